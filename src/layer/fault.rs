@@ -1,0 +1,1 @@
+//! A layer that fails or stops at the n-th change.

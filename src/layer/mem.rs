@@ -1,0 +1,1 @@
+//! A tree in memory, as a layer.

@@ -1,0 +1,2 @@
+//! The plyfs program.
+fn main() {}
