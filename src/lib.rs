@@ -16,4 +16,6 @@ pub mod attr;
 pub mod errno;
 pub mod layer;
 pub mod name;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod union;
