@@ -27,8 +27,7 @@ pub const XATTRS: [&[u8]; 4] =
     [b"user.x", b"trusted.t", b"trusted.overlay.opaque", b"security.capability"];
 
 /// A capability set as the kernel stores it (version 2, `CAP_NET_RAW` effective).
-pub const CAPABILITY: [u8; 20] =
-    [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+pub const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// An operand before it is resolved: one of the directories that exist, and one of [`NAMES`] in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -250,8 +249,9 @@ impl Op<At> {
             34 => Op::Hold(p, x % SLOTS, y % 2 == 1),
             35 => Op::HeldWrite(slot, len, count, z),
             36 => [Op::HeldRead(slot), Op::HeldStat(slot)][usize::from(x) % 2].clone(),
-            37 => [Op::HeldTruncate(slot, len), Op::HeldChmod(slot, perm)][usize::from(y) % 2]
-                .clone(),
+            37 => {
+                [Op::HeldTruncate(slot, len), Op::HeldChmod(slot, perm)][usize::from(y) % 2].clone()
+            }
             38 => [Op::Drop(slot), Op::HeldStat(slot)][usize::from(x) % 2].clone(),
             _ => Op::Remount,
         }
