@@ -16,4 +16,5 @@ pub mod attr;
 pub mod errno;
 pub mod layer;
 pub mod name;
+pub mod sys;
 pub mod union;
