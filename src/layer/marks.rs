@@ -154,9 +154,7 @@ pub fn escape(name: &[u8]) -> Option<Vec<u8>> {
 pub fn unescape(stored: &[u8]) -> Option<Vec<u8>> {
     match split(stored) {
         None => Some(stored.to_vec()),
-        Some((prefix, rest)) => {
-            rest.strip_prefix(ESCAPE).map(|rest| [prefix, rest].concat())
-        }
+        Some((prefix, rest)) => rest.strip_prefix(ESCAPE).map(|rest| [prefix, rest].concat()),
     }
 }
 

@@ -130,8 +130,7 @@ impl<'a> Object<'a> {
     /// Sets access and modification time; what is `None` stays.
     pub fn set_times(self, atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()> {
         let (dir, path, flags) = self.at();
-        let times =
-            Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
+        let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
         Ok(rustix::fs::utimensat(dir, path, &times, flags)?)
     }
 

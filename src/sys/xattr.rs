@@ -40,9 +40,7 @@ struct Target {
 impl Target {
     fn new(object: Object<'_>) -> Result<Self> {
         let (dir, path, flags) = match object {
-            Object::Entry(dir, name) => {
-                (dir.as_raw_fd(), name.to_vec(), libc::AT_SYMLINK_NOFOLLOW)
-            }
+            Object::Entry(dir, name) => (dir.as_raw_fd(), name.to_vec(), libc::AT_SYMLINK_NOFOLLOW),
             Object::Itself(fd) => (libc::AT_FDCWD, proc_path(fd).into_bytes(), 0),
         };
         let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
@@ -241,8 +239,7 @@ fn set_old(target: &Target, name: &CStr, value: &[u8], flags: i32) -> Result<usi
     let call = if target.nofollow() { libc::lsetxattr } else { libc::setxattr };
     let len = value.len();
     // SAFETY: strings are terminated; the value is valid for as many bytes as are said.
-    let returned =
-        unsafe { call(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), len, flags) };
+    let returned = unsafe { call(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), len, flags) };
     cvt(returned.into())
 }
 

@@ -129,7 +129,7 @@ impl Data for FileData {
         }
     }
 
-    fn clone_from(&self, source: &dyn Data) -> Result<()> {
+    fn reflink_from(&self, source: &dyn Data) -> Result<()> {
         let Some(fd) = source.fd() else { return Err(Errno::EOPNOTSUPP.into()) };
         match rustix::fs::ioctl_ficlone(&self.0, fd) {
             // What the filesystem knows nothing of.

@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-pub use self::upper::{DirUpper, UpperOptions};
 use self::tree::{ROOT, Tree};
+pub use self::upper::{DirUpper, UpperOptions};
 use super::{Data, DirItem, Id, Layer, Lookup, Marks};
 use crate::attr::{Attr, StatFs};
 use crate::errno::{Context, Result};
