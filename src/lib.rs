@@ -18,4 +18,5 @@ pub mod layer;
 pub mod name;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+pub mod sys;
 pub mod union;
