@@ -94,6 +94,8 @@ pub struct Marks {
     pub ino: Option<u64>,
     /// The number of names in the mount, for a copied-up hard link.
     pub nlink: Option<Nlink>,
+    /// `overlay.origin`, read only where `nlink` is there: it names the entry in the index.
+    pub origin: Option<Box<[u8]>>,
     /// A default ACL is set on this directory: what is created in it inherits from that.
     pub default_acl: bool,
     /// A mark that this version does not follow (data-only layers, fs-verity of metacopy, ...):
@@ -279,6 +281,26 @@ pub trait Upper: Layer {
     /// # Errors
     /// `EEXIST` if anything is there, a whiteout entry included.
     fn create(&self, dir: Id, name: Name<'_>, new: &New<'_>) -> Result<Entry>;
+
+    /// Makes a regular file as [`create`](Self::create) does, and opens it for reading and writing.
+    fn create_open(
+        &self,
+        dir: Id,
+        name: Name<'_>,
+        new: &New<'_>,
+    ) -> Result<(Entry, Arc<dyn Data>)> {
+        let entry = self.create(dir, name, new)?;
+        match self.open_write(entry.id) {
+            Ok(data) => Ok((entry, data)),
+            Err(error) => {
+                self.forget(entry.id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the entries of a directory durable.
+    fn sync_dir(&self, id: Id) -> Result<()>;
 
     /// Makes a new object in the work directory.
     fn stage(&self, new: &New<'_>) -> Result<Staged>;
