@@ -325,9 +325,16 @@ pub trait Upper: Layer {
     /// holds) and gives back the reference. Failing is logged, not reported: the next mount sweeps.
     fn discard(&self, staged: Staged);
 
+    /// Removes what lies in the work directory under `temp` (a directory with all it holds): what an
+    /// exchange brought there. Failing is logged, not reported.
+    fn discard_temp(&self, temp: Name<'_>);
+
     /// Puts a whiteout at `name`, in one step; with `replace`, in the place of the non-directory or
     /// the empty directory that is there.
     fn whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()>;
+
+    /// Removes the whiteout of `name`, in whichever form it is there, in one step.
+    fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()>;
 
     /// Renames `moved`, which is at `from`, to `to`, in one step. With [`RenameHow::Exchange`],
     /// `other` is the object at `to` and is at `from` afterwards.
@@ -369,6 +376,9 @@ pub trait Upper: Layer {
 
     /// Writes a mark.
     fn set_mark(&self, id: Id, mark: &Mark<'_>) -> Result<()>;
+
+    /// Takes the metacopy and redirect marks off a file whose data have been filled in.
+    fn clear_metacopy(&self, id: Id) -> Result<()>;
 
     /// Opens a regular file for reading and writing.
     fn open_write(&self, id: Id) -> Result<Arc<dyn Data>>;
@@ -418,7 +428,7 @@ pub trait Data: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `EOPNOTSUPP`, `EXDEV` or `EINVAL` where that is impossible; nothing has changed then.
-    fn clone_from(&self, source: &dyn Data) -> Result<()>;
+    fn reflink_from(&self, source: &dyn Data) -> Result<()>;
 
     /// The descriptor, where there is one.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
@@ -438,12 +448,18 @@ pub enum Seek {
 pub struct Held {
     layer: Arc<dyn Layer>,
     id: Id,
+    owned: bool,
 }
 
 impl Held {
     /// Takes over the reference that `id` carries.
     pub fn new(layer: Arc<dyn Layer>, id: Id) -> Self {
-        Self { layer, id }
+        Self { layer, id, owned: true }
+    }
+
+    /// Names an object whose reference somebody else holds, and holds for longer.
+    pub fn borrowed(layer: Arc<dyn Layer>, id: Id) -> Self {
+        Self { layer, id, owned: false }
     }
 
     /// The object.
@@ -459,7 +475,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.id != self.layer.root() {
+        if self.owned && self.id != self.layer.root() {
             self.layer.forget(self.id);
         }
     }
