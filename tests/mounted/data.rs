@@ -126,7 +126,9 @@ fn line_31_direct_io_works() {
         .unwrap();
     assert!(status.success());
     let content = fs::read(stand.at("big")).unwrap();
-    assert!(content[..16384].iter().all(|b| *b == 0) && content[16384..].iter().all(|b| *b == b'x'));
+    assert!(
+        content[..16384].iter().all(|b| *b == 0) && content[16384..].iter().all(|b| *b == b'x')
+    );
 }
 
 /// fuse-overlayfs 1.x opens and reads the device below.

@@ -81,8 +81,7 @@ fn line_12_exchange_of_lower_objects() {
 #[test]
 fn line_13_rename_whiteout_is_refused() {
     let stand = Stand::new(tree);
-    let refused =
-        renameat_with(CWD, stand.at("f"), CWD, stand.at("new"), RenameFlags::WHITEOUT);
+    let refused = renameat_with(CWD, stand.at("f"), CWD, stand.at("new"), RenameFlags::WHITEOUT);
     assert_eq!(rerrno(refused), libc::EINVAL);
     assert!(stand.at("f").exists());
 }
@@ -192,10 +191,7 @@ fn line_20_what_looks_like_a_mark_is_stored_as_any_other_thing() {
         }
         assert!(xattrs.contains("user.fuseoverlayfs.opaque=\"y\""), "{xattrs}");
         assert_eq!(xattrs.matches("=\"").count(), 3, "nothing else shows: {xattrs}");
-        assert_eq!(
-            names(&stand.path("mnt")),
-            [".wh.f", "dir", "empty", "f", "g", &long, "null"]
-        );
+        assert_eq!(names(&stand.path("mnt")), [".wh.f", "dir", "empty", "f", "g", &long, "null"]);
         stand.remount();
     }
 }

@@ -192,7 +192,10 @@ fn line_44_extended_attributes_of_any_bytes() {
         rustix::fs::lgetxattr(&path, name, &mut buf).map(|n| buf[..n].to_vec())
     };
     assert_eq!(get("user.low").unwrap(), [0, 0x0a, 0xff]);
-    assert_eq!(rustix::fs::lremovexattr(&path, "user.none").unwrap_err().raw_os_error(), libc::ENODATA);
+    assert_eq!(
+        rustix::fs::lremovexattr(&path, "user.none").unwrap_err().raw_os_error(),
+        libc::ENODATA
+    );
     assert!(!stand.path("upper/f").exists(), "asking in vain copies nothing up");
     let create = rustix::fs::XattrFlags::CREATE;
     let exists = rustix::fs::lsetxattr(&path, "user.low", b"", create).unwrap_err();

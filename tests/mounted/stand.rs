@@ -94,7 +94,8 @@ impl Stand {
         let work = self.path("work").join("work");
         let left: Vec<_> = fs::read_dir(work).unwrap().map(|e| e.unwrap().file_name()).collect();
         // The shared whiteout may stay for the next use.
-        let left: Vec<_> = left.iter().filter(|n| !n.as_encoded_bytes().starts_with(b"#")).collect();
+        let left: Vec<_> =
+            left.iter().filter(|n| !n.as_encoded_bytes().starts_with(b"#")).collect();
         assert!(left.is_empty(), "left in work: {left:?}");
     }
 }
