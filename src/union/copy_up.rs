@@ -182,9 +182,12 @@ impl Union {
             kind => What::Node(kind, attr.rdev),
         };
         let xattrs = visible_xattrs(&**top.layer(), top.id())?;
-        let origin = origin_of(top)?;
-        let mut marks = vec![Mark::Ino(node.ino), Mark::Origin(&origin)];
+        // The origin's handle is what names a hard link in the index; elsewhere the number says all
+        // that is needed, and both together would not fit into an ext4 inode.
+        let origin = if linked { origin_of(top)? } else { Vec::new() };
+        let mut marks = vec![Mark::Ino(node.ino)];
         if linked {
+            marks.push(Mark::Origin(&origin));
             marks.push(Mark::Nlink(Nlink { base: NlinkBase::Lower, delta: 0 }));
         }
         // A file is closed to everybody until its data are there, and its attributes are set after
