@@ -3,10 +3,14 @@
 #![allow(unsafe_code, reason = "this is the room for it")]
 
 pub mod clone;
+pub mod daemon;
+pub mod fuse_mount;
 pub mod handle;
+pub mod limits;
 pub mod mountinfo;
 pub mod object;
 pub mod process;
+pub mod signal;
 pub mod xattr;
 
 use crate::errno::{Errno, Result};
