@@ -13,9 +13,12 @@
 //! ```
 
 pub mod attr;
+pub mod cli;
 pub mod errno;
+pub mod fuse;
 pub mod layer;
 pub mod name;
+pub mod sys;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod union;
