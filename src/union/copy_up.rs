@@ -229,8 +229,10 @@ impl Union {
         for (name, value) in xattrs {
             upper.setxattr(staged.id, name, value, 0)?;
         }
-        let set = SetAttr { perm: Some(attr.perm), ..times_of(attr) };
-        upper.setattr(staged.id, &set)?;
+        // A copy that is cut short is a change already: what a crash leaves must not carry the time
+        // of the whole.
+        let times = if len < attr.size { SetAttr::default() } else { times_of(attr) };
+        upper.setattr(staged.id, &SetAttr { perm: Some(attr.perm), ..times })?;
         if self.options.durability == Durability::Strict && len > 0 {
             copy.sync(false)?;
         }
