@@ -13,7 +13,10 @@
 //! ```
 
 pub mod attr;
+pub mod cli;
 pub mod errno;
+pub mod fuse;
 pub mod layer;
 pub mod name;
+pub mod sys;
 pub mod union;

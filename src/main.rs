@@ -1,2 +1,7 @@
 //! The plyfs program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(plyfs::cli::run(std::env::args_os()).code())
+}

@@ -94,6 +94,8 @@ pub struct Marks {
     pub ino: Option<u64>,
     /// The number of names in the mount, for a copied-up hard link.
     pub nlink: Option<Nlink>,
+    /// `overlay.origin`, read only where `nlink` is there: it names the entry in the index.
+    pub origin: Option<Box<[u8]>>,
     /// A default ACL is set on this directory: what is created in it inherits from that.
     pub default_acl: bool,
     /// A mark that this version does not follow (data-only layers, fs-verity of metacopy, ...):
@@ -280,6 +282,26 @@ pub trait Upper: Layer {
     /// `EEXIST` if anything is there, a whiteout entry included.
     fn create(&self, dir: Id, name: Name<'_>, new: &New<'_>) -> Result<Entry>;
 
+    /// Makes a regular file as [`create`](Self::create) does, and opens it for reading and writing.
+    fn create_open(
+        &self,
+        dir: Id,
+        name: Name<'_>,
+        new: &New<'_>,
+    ) -> Result<(Entry, Arc<dyn Data>)> {
+        let entry = self.create(dir, name, new)?;
+        match self.open_write(entry.id) {
+            Ok(data) => Ok((entry, data)),
+            Err(error) => {
+                self.forget(entry.id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the entries of a directory durable.
+    fn sync_dir(&self, id: Id) -> Result<()>;
+
     /// Makes a new object in the work directory.
     fn stage(&self, new: &New<'_>) -> Result<Staged>;
 
@@ -302,9 +324,16 @@ pub trait Upper: Layer {
     /// holds) and gives back the reference. Failing is logged, not reported: the next mount sweeps.
     fn discard(&self, staged: Staged);
 
+    /// Removes what lies in the work directory under `temp` (a directory with all it holds): what an
+    /// exchange brought there. Failing is logged, not reported.
+    fn discard_temp(&self, temp: Name<'_>);
+
     /// Puts a whiteout at `name`, in one step; with `replace`, in the place of the non-directory or
     /// the empty directory that is there.
     fn whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()>;
+
+    /// Removes the whiteout of `name`, in whichever form it is there, in one step.
+    fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()>;
 
     /// Renames `moved`, which is at `from`, to `to`, in one step. With [`RenameHow::Exchange`],
     /// `other` is the object at `to` and is at `from` afterwards.
@@ -346,6 +375,9 @@ pub trait Upper: Layer {
 
     /// Writes a mark.
     fn set_mark(&self, id: Id, mark: &Mark<'_>) -> Result<()>;
+
+    /// Takes the metacopy and redirect marks off a file whose data have been filled in.
+    fn clear_metacopy(&self, id: Id) -> Result<()>;
 
     /// Opens a regular file for reading and writing.
     fn open_write(&self, id: Id) -> Result<Arc<dyn Data>>;
@@ -415,12 +447,18 @@ pub enum Seek {
 pub struct Held {
     layer: Arc<dyn Layer>,
     id: Id,
+    owned: bool,
 }
 
 impl Held {
     /// Takes over the reference that `id` carries.
     pub fn new(layer: Arc<dyn Layer>, id: Id) -> Self {
-        Self { layer, id }
+        Self { layer, id, owned: true }
+    }
+
+    /// Names an object whose reference somebody else holds, and holds for longer.
+    pub fn borrowed(layer: Arc<dyn Layer>, id: Id) -> Self {
+        Self { layer, id, owned: false }
     }
 
     /// The object.
@@ -436,7 +474,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.id != self.layer.root() {
+        if self.owned && self.id != self.layer.root() {
             self.layer.forget(self.id);
         }
     }

@@ -1,11 +1,40 @@
 //! The layers, seen as one. Knows no FUSE and no paths: an entry is (parent node, name).
+//!
+//! One file per family of operations, in the manner of the kernel's fs/overlayfs; [`node`] holds
+//! the structures and the lock order, and is the one to read first. An operation that changes
+//! something goes: look (which layers hold what), prepare (copy up, marks that change nothing
+//! visible), latch and look again, publish (one step on the upper layer), account (in memory).
 
+mod acl;
+mod attr;
+mod copy_up;
+mod create;
+mod file;
+mod index;
+mod ino;
+mod lookup;
+mod node;
+mod readdir;
+mod redirect;
+mod remove;
+mod rename;
+mod table;
+mod xattr;
+
+use std::hash::RandomState;
 use std::sync::Arc;
 
-use crate::attr::{Attr, Kind, SetAttr, StatFs};
-use crate::errno::{Errno, Result};
-use crate::layer::{Layer, Seek, Upper};
-use crate::name::Name;
+use parking_lot::Mutex;
+
+use crate::attr::{Attr, Kind, StatFs};
+use crate::errno::{Errno, Error, Result};
+use crate::layer::{Held, Layer, Upper};
+
+use ino::InoMap;
+use lookup::Recent;
+use node::{Lower, Node, State, UpperRef};
+use readdir::Listings;
+use table::{Interned, Table};
 
 /// A node of the union, as the driver names it: valid from the lookup that returned it until it is
 /// forgotten.
@@ -46,6 +75,15 @@ pub struct Caller {
     pub uid: u32,
     /// Filesystem group id.
     pub gid: u32,
+}
+
+/// The mode of a new object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Permission bits as the program gave them, `0o7777`.
+    pub perm: u16,
+    /// The program's umask; it does not apply where the parent has a default ACL.
+    pub umask: u16,
 }
 
 /// A node as a lookup or a creation returns it. Its lookup count has been raised by one.
@@ -89,218 +127,166 @@ pub struct DirEntry<'a> {
 /// The union of a stack of layers.
 ///
 /// All methods may be called by several threads at once. A method given a node that the caller has
-/// already forgotten returns `ESTALE`.
+/// already forgotten returns `ESTALE`. Any change of a union without an upper layer is `EROFS`.
 #[derive(Debug)]
-pub struct Union {}
+pub struct Union {
+    upper: Option<Arc<dyn Upper>>,
+    lowers: Vec<Arc<dyn Layer>>,
+    options: Options,
+    inos: InoMap,
+    table: Table,
+    root: Arc<Node>,
+    hash: RandomState,
+    recent: Recent,
+    listings: Mutex<Listings>,
+    /// Copy-ups under way: a driver that answers requests with few threads asks.
+    copying: std::sync::atomic::AtomicUsize,
+}
 
-#[allow(unused_variables, reason = "signatures first; the bodies follow")]
 impl Union {
     /// Builds the union. Sweeps nothing: the upper layer does that when it is opened.
+    ///
+    /// # Errors
+    /// `EINVAL` without any layer; what reading the layers' roots gives.
     pub fn new(stack: Stack, options: Options) -> Result<Self> {
-        Err(Errno::ENOSYS.into())
+        let Stack { upper, lowers } = stack;
+        if upper.is_none() && lowers.is_empty() {
+            return Err(Error::new(Errno::EINVAL, "a union needs at least one layer"));
+        }
+        // Lowers first: their numbers stay what they are when an upper is added or taken away.
+        let inos = InoMap::new(lowers.iter().map(|l| l.fs()).chain(upper.iter().map(|u| u.fs())));
+        let table = Table::default();
+        let root = make_root(upper.as_ref(), &lowers, &inos, &table)?;
+        Ok(Self {
+            upper,
+            lowers,
+            options,
+            inos,
+            table,
+            root,
+            hash: RandomState::new(),
+            recent: Recent::default(),
+            listings: Mutex::default(),
+            copying: std::sync::atomic::AtomicUsize::new(0),
+        })
     }
+
     /// The root directory's node. Never forgotten.
     pub fn root(&self) -> NodeId {
-        NodeId(0)
+        self.root.id
     }
-    /// The node that shows this inode number, if it is live. For drivers whose node ids are inode numbers.
+
+    /// The node that shows this inode number, if it is live. For drivers whose node ids are inode
+    /// numbers.
     pub fn by_ino(&self, ino: u64) -> Option<NodeId> {
-        None
+        self.table.by_ino(ino)
     }
+
     /// Number of live nodes, the root included.
     pub fn node_count(&self) -> usize {
-        0
+        self.table.len()
     }
-    /// Looks a name up; raises the node's lookup count. `None` if there is no such name.
-    pub fn lookup(&self, parent: NodeId, name: Name<'_>) -> Result<Option<Found>> {
-        Err(Errno::ENOSYS.into())
+
+    /// Number of copy-ups of file contents under way: while it is not zero, a request that changes
+    /// something may wait for one.
+    pub fn copying(&self) -> usize {
+        self.copying.load(std::sync::atomic::Ordering::Relaxed)
     }
+
     /// Lowers the lookup count by `n`; at zero the node is gone.
-    pub fn forget(&self, node: NodeId, n: u64) {}
-    /// The attributes.
-    pub fn getattr(&self, node: NodeId) -> Result<Attr> {
-        Err(Errno::ENOSYS.into())
+    pub fn forget(&self, node: NodeId, n: u64) {
+        if node == self.root.id {
+            return;
+        }
+        if let Some(node) = self.table.get(node) {
+            self.table.release(&node, n);
+        }
     }
-    /// Changes attributes and returns the new ones. A change of owner or size clears set-id bits and
-    /// capabilities as Linux does.
-    pub fn setattr(&self, node: NodeId, set: &SetAttr, caller: &Caller) -> Result<Attr> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// The target of a symbolic link.
-    pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Makes a file, FIFO, socket or device. `perm` before the umask; `umask` applies unless the
-    /// parent has a default ACL.
-    pub fn mknod(
-        &self,
-        parent: NodeId,
-        name: Name<'_>,
-        node: (Kind, u64),
-        mode: Mode,
-        caller: &Caller,
-    ) -> Result<Found> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Makes a directory.
-    pub fn mkdir(
-        &self,
-        parent: NodeId,
-        name: Name<'_>,
-        mode: Mode,
-        caller: &Caller,
-    ) -> Result<Found> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Makes a symbolic link.
-    pub fn symlink(
-        &self,
-        parent: NodeId,
-        name: Name<'_>,
-        target: &[u8],
-        caller: &Caller,
-    ) -> Result<Found> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Gives a non-directory another name.
-    pub fn link(&self, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<Found> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Removes a name of a non-directory.
-    pub fn unlink(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Removes an empty directory.
-    pub fn rmdir(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Renames.
-    pub fn rename(
-        &self,
-        from: (NodeId, Name<'_>),
-        to: (NodeId, Name<'_>),
-        flag: RenameFlag,
-    ) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Makes and opens a regular file; `EEXIST` if the name exists. `flags` as in open(2).
-    pub fn create(
-        &self,
-        parent: NodeId,
-        name: Name<'_>,
-        mode: Mode,
-        flags: i32,
-        caller: &Caller,
-    ) -> Result<(Found, Handle)> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Opens a regular file; opening for writing copies it up, `O_TRUNC` without its data.
-    pub fn open(&self, node: NodeId, flags: i32, caller: &Caller) -> Result<Handle> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Reads; short only at the end of the file.
-    pub fn read(&self, node: NodeId, handle: Handle, buf: &mut [u8], offset: u64) -> Result<usize> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Writes; with `kill_set_id` clears setuid and setgid as a write without CAP_FSETID does.
-    pub fn write(
-        &self,
-        node: NodeId,
-        handle: Handle,
-        data: &[u8],
-        offset: u64,
-        kill_set_id: bool,
-    ) -> Result<usize> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Ends one open.
-    pub fn release(&self, node: NodeId, handle: Handle) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Makes a file or directory durable.
-    pub fn fsync(&self, node: NodeId, data_only: bool) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// fallocate(2) on an open file.
-    pub fn fallocate(
-        &self,
-        node: NodeId,
-        handle: Handle,
-        mode: i32,
-        offset: u64,
-        len: u64,
-    ) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// `SEEK_DATA` and `SEEK_HOLE`.
-    pub fn lseek(&self, node: NodeId, handle: Handle, offset: u64, what: Seek) -> Result<u64> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// copy_file_range(2) between two open files; shares blocks where the filesystem can.
-    pub fn copy_file_range(
-        &self,
-        from: (NodeId, Handle, u64),
-        to: (NodeId, Handle, u64),
-        len: u64,
-    ) -> Result<u64> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Lists `dir` from the entry after cookie `offset` (0: from the start) until `each` returns
-    /// false. Needs no open: cookies come from names.
-    pub fn readdir(
-        &self,
-        dir: NodeId,
-        offset: u64,
-        each: &mut dyn FnMut(&DirEntry<'_>) -> bool,
-    ) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// As [`readdir`](Self::readdir), with a lookup of each entry (none for `.` and `..`, whose
-    /// `Found` is `None`). An entry for which `each` returns false has not been looked up.
-    pub fn readdirplus(
-        &self,
-        dir: NodeId,
-        offset: u64,
-        each: &mut dyn FnMut(&DirEntry<'_>, Option<&Found>) -> bool,
-    ) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// An extended attribute as a user sees it; `ENODATA` if there is none.
-    pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// The names of the extended attributes that a user sees.
-    pub fn listxattr(&self, node: NodeId) -> Result<Vec<Vec<u8>>> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Sets an extended attribute; `flags` as in setxattr(2).
-    pub fn setxattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Removes an extended attribute; `ENODATA` without a copy-up if there is none.
-    pub fn removexattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
-    /// Whether `caller` may access the node (`mask` of R_OK, W_OK, X_OK) by its mode bits; the
-    /// kernel asks only when it was told not to check by itself.
-    pub fn access(&self, node: NodeId, mask: u32, caller: &Caller) -> Result<()> {
-        Err(Errno::ENOSYS.into())
-    }
+
     /// The upper's figures, the topmost layer's when read-only; names to 255 bytes.
     pub fn statfs(&self) -> Result<StatFs> {
-        Err(Errno::ENOSYS.into())
+        let mut stat = match (&self.upper, self.lowers.first()) {
+            (Some(upper), _) => upper.statfs()?,
+            (None, Some(lower)) => lower.statfs()?,
+            (None, None) => return Err(Errno::EIO.into()),
+        };
+        stat.namelen = 255;
+        Ok(stat)
     }
-    /// Makes the upper durable (unless volatile), at unmount.
+
+    /// Makes the upper durable (unless volatile).
     pub fn sync(&self) -> Result<()> {
-        Err(Errno::ENOSYS.into())
+        match (&self.upper, self.options.durability) {
+            (Some(upper), Durability::Strict) => upper.sync(),
+            _ => Ok(()),
+        }
+    }
+
+    fn node(&self, id: NodeId) -> Result<Arc<Node>> {
+        if id == self.root.id {
+            return Ok(Arc::clone(&self.root));
+        }
+        self.table.get(id).ok_or_else(|| Errno::ESTALE.into())
+    }
+
+    fn dir(&self, id: NodeId) -> Result<Arc<Node>> {
+        let node = self.node(id)?;
+        if node.is_dir() { Ok(node) } else { Err(Errno::ENOTDIR.into()) }
+    }
+
+    /// The upper layer, for whoever wants to change something.
+    fn writable(&self) -> Result<&Arc<dyn Upper>> {
+        self.upper.as_ref().ok_or_else(|| Errno::EROFS.into())
+    }
+
+    /// A reference to an object of the upper layer, as a node keeps it.
+    fn upper_ref(upper: &Arc<dyn Upper>, id: crate::layer::Id, real_ino: u64) -> UpperRef {
+        let held = Arc::new(Held::new(Arc::clone(upper).as_layer(), id));
+        UpperRef { held, real_ino }
     }
 }
 
-/// The mode of a new object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode {
-    /// Permission bits as the program gave them, `0o7777`.
-    pub perm: u16,
-    /// The program's umask.
-    pub umask: u16,
+fn make_root(
+    upper: Option<&Arc<dyn Upper>>,
+    lowers: &[Arc<dyn Layer>],
+    inos: &InoMap,
+    table: &Table,
+) -> Result<Arc<Node>> {
+    let mut state = State::new(None);
+    let mut ino = None;
+    let mut merge = true;
+    if let Some(upper) = upper {
+        let (attr, marks) = upper.root_entry()?;
+        lookup::refuse_unknown(&marks, b"/")?;
+        state.upper = Some(Union::upper_ref(upper, upper.root(), attr.ino));
+        state.opaque = marks.opaque;
+        state.impure = marks.impure;
+        state.default_acl = marks.default_acl;
+        ino = Some(inos.map(upper.fs(), attr.ino));
+        merge = !marks.opaque;
+    }
+    let mut merged = Vec::new();
+    for (layer, lower) in lowers.iter().enumerate() {
+        if !merge {
+            break;
+        }
+        let (attr, marks) = lower.root_entry()?;
+        lookup::refuse_unknown(&marks, b"/")?;
+        if merged.is_empty() {
+            ino = Some(inos.map(lower.fs(), attr.ino));
+            if upper.is_none() {
+                state.default_acl = marks.default_acl;
+            }
+        }
+        let held = Held::new(Arc::clone(lower), lower.root());
+        merged.push(Lower { layer, held });
+        merge = !marks.opaque;
+    }
+    state.lowers = Some(merged.into());
+    let ino = ino.unwrap_or_else(|| inos.fresh());
+    let made = table.intern(ino, || true, |_| false, |id| Node::new(id, ino, Kind::Dir, state));
+    match made {
+        Interned::Made(root) => Ok(root),
+        _ => Err(crate::bug!("the first node met another one")),
+    }
 }

@@ -1,0 +1,157 @@
+//! The command line: every command and option with its help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it worked (check: no errors found)
+  1  the operation failed (check: errors found)
+  2  the command line makes no sense
+
+Environment:
+  PLYFS_LOG       what to log, e.g. 'warn', 'debug', 'plyfs::fuse=trace'
+  PLYFS_LOG_FILE  where a mount in the background logs to";
+
+/// A layered filesystem: read-only layers unioned under one writable directory.
+#[derive(Debug, Parser)]
+#[command(name = "plyfs", version, about, after_help = EXIT_CODES, disable_help_subcommand = false)]
+#[command(arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Mount layers at a directory
+    Mount(MountArgs),
+    /// Unmount, and wait until the mount's data are safe on disk
+    Umount(UmountArgs),
+    /// List what an upper directory changes
+    Diff(DiffArgs),
+    /// Verify the invariants of a stack of layers, changing nothing
+    Check(CheckArgs),
+    /// Tell what this kernel, these privileges and this filesystem allow
+    Doctor(DoctorArgs),
+}
+
+const MOUNT_HELP: &str = "\
+Options for -o, separated by commas:
+  lowerdir=A:B:C     the read-only layers, topmost first
+  lowerdir+=DIR      one more layer below those given so far
+  upperdir=DIR       where changes go; without it the mount is read-only
+  workdir=DIR        an empty directory on the same filesystem as upperdir
+  volatile           never sync: faster, but after a crash the upperdir is lost
+  ro, nosuid, nodev, noexec, noatime   as for mount(8)
+A backslash takes the meaning from a comma, a colon or a backslash in a path: a\\:b
+What mount(8), fuse-overlayfs and overlayfs understand beyond these is either of no effect here
+(userxattr, xino=on, index=on, ...) or refused by name, never silently ignored.
+
+Examples:
+  plyfs mount -o lowerdir=/img/app:/img/base,upperdir=/c/up,workdir=/c/work /c/root
+  plyfs mount -o lowerdir=/img/app:/img/base /mnt            read-only
+  PLYFS_LOG=debug plyfs mount -f -o lowerdir=/img/base /mnt  in the foreground, with a log";
+
+/// Arguments of `plyfs mount`.
+#[derive(Args, Debug)]
+#[command(after_help = MOUNT_HELP)]
+pub struct MountArgs {
+    /// Layers and flags; may be given several times
+    #[arg(short = 'o', value_name = "OPTIONS", required = true)]
+    pub options: Vec<OsString>,
+    /// Stay in the foreground and log to standard error
+    #[arg(short = 'f', long)]
+    pub foreground: bool,
+    /// As -f, and log each request
+    #[arg(short = 'd', long)]
+    pub debug: bool,
+    /// Threads that serve requests
+    #[arg(long, value_name = "N", default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub threads: u16,
+    /// The directory to mount at
+    #[arg(value_name = "MNT")]
+    pub mountpoint: PathBuf,
+}
+
+/// Arguments of `plyfs umount`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Returns when the process that served the mount has gone: the upperdir is complete then, and may be
+mounted again, copied or removed. Refuses anything that is not a plyfs mount.
+
+Example:
+  plyfs umount /c/root")]
+pub struct UmountArgs {
+    /// Detach at once, even if the mount is in use; it is served to its last user. Does not wait
+    #[arg(short = 'l', long)]
+    pub lazy: bool,
+    /// The directory it is mounted at
+    #[arg(value_name = "MNT")]
+    pub mountpoint: PathBuf,
+}
+
+/// Arguments of `plyfs diff`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+One line a change, sorted by path:
+  A PATH           added: no layer below has it (with --lower)
+  C PATH           changed: a layer below has it, too (with --lower)
+  U PATH           upper: added or changed, which only --lower can tell
+  D PATH           deleted
+  O PATH           a directory that replaces whatever lies below it
+  R OLD -> PATH    a directory that was renamed; OLD is its path in the layers below
+A directory that is there only to hold a change below it, and is otherwise as in the layers, is not
+listed with --lower. Bytes that a terminal would interpret are shown as \\xNN.
+
+Examples:
+  plyfs diff /c/up
+  plyfs diff /c/up --lower /img/app:/img/base --json")]
+pub struct DiffArgs {
+    /// The upper directory
+    #[arg(value_name = "UPPER")]
+    pub upper: PathBuf,
+    /// Layers below it, topmost first, joined by ':' as in lowerdir; may be given several times
+    #[arg(long, value_name = "DIR[:DIR..]")]
+    pub lower: Vec<OsString>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `plyfs check`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Findings are errors (the stack will not show what was written to it), warnings (something was left
+behind or is odd) and notes (harmless). Only errors make the exit code 1.
+
+Example:
+  plyfs check -o lowerdir=/img/app:/img/base,upperdir=/c/up,workdir=/c/work")]
+pub struct CheckArgs {
+    /// The same options as for mount; may be given several times
+    #[arg(short = 'o', value_name = "OPTIONS", required = true)]
+    pub options: Vec<OsString>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `plyfs doctor`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  plyfs doctor
+  plyfs doctor /var/lib/containers     also what the filesystem there can hold")]
+pub struct DoctorArgs {
+    /// A directory to probe as the place of an upper directory; a few files are made and removed
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}

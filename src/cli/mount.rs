@@ -1,0 +1,239 @@
+//! `plyfs mount`: from the command line to a live mount with a server behind it.
+
+use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::MountArgs;
+use super::options::{self, MountOptions};
+use super::output::{Exit, Failure, Outcome};
+use super::overlap::{self, Place, Role, shown};
+use super::{log, stack};
+use crate::errno::{Errno, Error};
+use crate::fuse::{self, MountConfig, Session};
+use crate::sys::daemon::{self, Forked};
+use crate::sys::{fuse_mount, limits, mountinfo, signal};
+use crate::union::{Durability, Options, Union};
+
+/// Mounts.
+pub(super) fn run(args: &MountArgs) -> Outcome {
+    let options = parse(&args.options)?;
+    let plan = plan(options, &args.mountpoint, usize::from(args.threads))?;
+    if args.foreground || args.debug {
+        log::to_stderr(if args.debug { "plyfs=trace" } else { "warn" });
+        return serve(plan.mount()?, &plan);
+    }
+    match daemon::fork().map_err(|error| plan.failure(&error, ""))? {
+        Forked::Parent(waiter) => match waiter.wait().map_err(|error| plan.failure(&error, ""))? {
+            Ok(()) => Ok(Exit::Ok),
+            Err(said) if said.is_empty() => {
+                let why = "the process that was to serve it died without a word";
+                Err(plan.failure(&why, "run it with -f to see more"))
+            }
+            Err(said) => Err(plan.relayed(&String::from_utf8_lossy(&said))),
+        },
+        Forked::Child(ready) => {
+            log::to_stderr("warn");
+            match plan.mount() {
+                Ok(session) => {
+                    if let Err(error) = ready.ready(log::file().as_deref()) {
+                        drop(session);
+                        return Err(plan.failure(&error, ""));
+                    }
+                    serve(session, &plan)
+                }
+                Err(failure) => {
+                    let said = format!("{}\n{}\n{}", failure.what, failure.why, failure.hint);
+                    // The parent says it; if the parent is gone nobody asks any more.
+                    ready.failed(said.as_bytes()).unwrap_or_default();
+                    std::process::exit(i32::from(Exit::Failed.code()));
+                }
+            }
+        }
+    }
+}
+
+/// Parses `-o` arguments.
+pub(super) fn parse(arguments: &[std::ffi::OsString]) -> Result<MountOptions, Failure> {
+    options::parse(arguments.iter().map(|argument| argument.as_bytes()))
+        .map_err(|error| Failure::usage("options", &error, error.hint()))
+}
+
+/// A mount that nothing speaks against, so far.
+#[derive(Debug)]
+struct Plan {
+    options: MountOptions,
+    mountpoint: PathBuf,
+    threads: usize,
+}
+
+/// Looks at everything that can be looked at without changing anything.
+fn plan(mut options: MountOptions, mountpoint: &Path, threads: usize) -> Result<Plan, Failure> {
+    for ignored in &options.ignored {
+        tracing::debug!("option without effect: {}", ignored.escape_ascii());
+    }
+    device()?;
+    let places = places(&mut options, Some(mountpoint))?;
+    overlap::check(&places)?;
+    let mountpoint =
+        places.iter().find(|place| place.role == Role::Mountpoint).map(|place| place.path.clone());
+    let mountpoint = mountpoint.unwrap_or_default();
+    free(&mountpoint)?;
+    if let Some(upper) = &options.upper {
+        unused(upper)?;
+    }
+    Ok(Plan { options, mountpoint, threads })
+}
+
+/// Finds the directories of a mount and makes the options' paths absolute.
+pub(super) fn places(
+    options: &mut MountOptions,
+    mountpoint: Option<&Path>,
+) -> Result<Vec<Place>, Failure> {
+    let mut places = Vec::new();
+    let lowers = options.lowers.iter_mut().map(|path| (Role::Lower, path));
+    let upper = options.upper.iter_mut().map(|path| (Role::Upper, path));
+    let work = options.work.iter_mut().map(|path| (Role::Work, path));
+    for (role, path) in lowers.chain(upper).chain(work) {
+        let place = Place::find(role, path)?;
+        path.clone_from(&place.path);
+        places.push(place);
+    }
+    if let Some(mountpoint) = mountpoint {
+        places.push(Place::find(Role::Mountpoint, mountpoint)?);
+    }
+    Ok(places)
+}
+
+/// Whether there is a way to mount at all.
+fn device() -> Result<(), Failure> {
+    match fuse_mount::open_device() {
+        Ok(_) => Ok(()),
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+            match fuse_mount::find_program(fuse_mount::HELPER) {
+                Some(_) => Ok(()),
+                None => Err(Failure::new(
+                    "mount",
+                    format!("only root may mount without {}", fuse_mount::HELPER),
+                    "install fuse3, or run as root",
+                )),
+            }
+        }
+        Err(errno) => Err(Failure::new(
+            fuse_mount::DEVICE,
+            Error::from(errno),
+            "load the kernel's FUSE module: modprobe fuse (in a container: --device /dev/fuse)",
+        )),
+    }
+}
+
+/// Whether the mount point is free: no plyfs there yet, and no dead mount.
+fn free(mountpoint: &Path) -> Result<(), Failure> {
+    let what = || format!("mount point {}", shown(mountpoint));
+    let unmount = || format!("unmount it first: plyfs umount {}", shown(mountpoint));
+    match mountinfo::at(mountpoint) {
+        Ok(Some(mount)) if mount.fstype == b"fuse.plyfs" => {
+            let dead = rustix::fs::statfs(mountpoint).is_err();
+            let why = if dead { "a dead plyfs mount is there" } else { "plyfs is mounted there" };
+            Err(Failure::new(what(), why, unmount()))
+        }
+        Ok(Some(_)) => match rustix::fs::statfs(mountpoint) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Failure::new(what(), Error::from(errno), unmount())),
+        },
+        Ok(None) => Ok(()),
+        Err(error) => Err(Failure::new(what(), error, "is /proc mounted?")),
+    }
+}
+
+/// Whether the kernel's overlayfs has this upper directory mounted. (Another plyfs holds a lock,
+/// which is met when the layer is opened.)
+fn unused(upper: &Path) -> Result<(), Failure> {
+    let mounts =
+        mountinfo::mounts().map_err(|error| Failure::new("mount", error, "is /proc mounted?"))?;
+    for mount in mounts.iter().filter(|mount| mount.fstype == b"overlay") {
+        let prefix = b"upperdir=".as_slice();
+        let mut options = mount.options.split(|&byte| byte == b',');
+        if options.any(|option| option.strip_prefix(prefix) == Some(upper.as_os_str().as_bytes())) {
+            return Err(Failure::new(
+                format!("upperdir {}", shown(upper)),
+                format!("overlayfs has it mounted at {}", shown(&mount.point)),
+                "unmount that first: two writers would destroy it",
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// Opens the layers and mounts their union.
+    fn mount(&self) -> Result<Session, Failure> {
+        // Modes are the callers' business, who come with a umask of their own.
+        rustix::process::umask(rustix::fs::Mode::empty());
+        limits::raise_open_files();
+        signal::block_termination().map_err(|error| self.failure(&error, ""))?;
+        let stack = stack::open(&self.options)?;
+        let durability =
+            if self.options.volatile { Durability::Volatile } else { Durability::Strict };
+        let read_only = self.options.read_only || stack.upper.is_none();
+        let union = Union::new(stack, Options { durability })
+            .map_err(|error| self.failure(&error, "'plyfs check' tells more"))?;
+        let root = rustix::process::geteuid().is_root();
+        let config = MountConfig {
+            threads: self.threads,
+            allow_other: root || self.options.allow_other,
+            read_only,
+            nosuid: self.options.nosuid,
+            nodev: self.options.nodev,
+            noexec: self.options.noexec,
+            noatime: self.options.noatime,
+            ..MountConfig::default()
+        };
+        fuse::mount(Arc::new(union), &self.mountpoint, &config).map_err(|error| {
+            let hint = match error.errno() {
+                Errno::EPERM | Errno::EACCES => "run as root, or see 'plyfs doctor'",
+                _ => "'plyfs doctor' tells what this system allows",
+            };
+            self.failure(&error, hint)
+        })
+    }
+
+    /// A failure of the mount as a whole.
+    fn failure(&self, why: &dyn Display, hint: &str) -> Failure {
+        Failure::new(format!("cannot mount at {}", shown(&self.mountpoint)), why, hint)
+    }
+
+    /// A failure that the serving process told: what, why and hint, a line each.
+    fn relayed(&self, said: &str) -> Failure {
+        let mut lines = said.splitn(3, '\n');
+        match (lines.next(), lines.next()) {
+            (Some(what), Some(why)) => Failure::new(what, why, lines.next().unwrap_or_default()),
+            _ => self.failure(&said, ""),
+        }
+    }
+}
+
+/// Serves until the mount has ended.
+fn serve(session: Session, plan: &Plan) -> Outcome {
+    let ender = session.ender();
+    let mut asked = false;
+    signal::on_termination(move |signal| {
+        tracing::info!(signal, "asked to end");
+        if std::mem::replace(&mut asked, true) {
+            // The first time the mount was detached, but somebody keeps it in use.
+            std::process::exit(i32::from(Exit::Failed.code()));
+        }
+        if let Err(error) = ender.end() {
+            tracing::error!("cannot unmount: {error}");
+        }
+    })
+    .map_err(|error| plan.failure(&error, ""))?;
+    match session.run() {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) => {
+            tracing::error!("{error}");
+            Err(plan.failure(&error, "what was written may not be complete on disk"))
+        }
+    }
+}

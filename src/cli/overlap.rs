@@ -1,0 +1,137 @@
+//! Whether the directories of a mount can be told apart: none inside another, none given twice.
+//!
+//! Two directories are compared by what they are (device and inode number), walking up by `..`, so
+//! that neither symbolic links nor bind mounts of their parents hide that one holds the other.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+
+use super::output::{Failure, escape};
+use crate::errno::{Context, Errno, Result};
+
+/// What names a directory: device and inode number.
+type Identity = (u64, u64);
+
+/// A directory of the mount to be.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// What it is for, in the user's words.
+    pub role: Role,
+    /// Its absolute path without symbolic links.
+    pub path: PathBuf,
+    /// Itself first, then every directory above it.
+    chain: Vec<Identity>,
+}
+
+/// What a directory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A read-only layer.
+    Lower,
+    /// The writable layer.
+    Upper,
+    /// The work directory.
+    Work,
+    /// Where it is mounted.
+    Mountpoint,
+}
+
+impl Role {
+    /// The word for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Lower => "lowerdir",
+            Self::Upper => "upperdir",
+            Self::Work => "workdir",
+            Self::Mountpoint => "mount point",
+        }
+    }
+}
+
+impl Place {
+    /// Finds the directory at `path`.
+    pub(super) fn find(role: Role, path: &Path) -> std::result::Result<Self, Failure> {
+        let found = path.canonicalize().context(|| "").and_then(|absolute| {
+            let chain = chain(&absolute)?;
+            Ok(Self { role, path: absolute, chain })
+        });
+        found.map_err(|error| {
+            let what = format!("{} {}", role.word(), shown(path));
+            let hint = match error.errno() {
+                Errno::ENOENT => "make the directory first, or correct the path",
+                Errno::ENOTDIR => "give a directory",
+                _ => "see whether the directory can be entered",
+            };
+            Failure::new(what, error.errno(), hint)
+        })
+    }
+
+    /// Itself.
+    fn identity(&self) -> Option<Identity> {
+        self.chain.first().copied()
+    }
+
+    /// Whether `other` is this directory or lies in it.
+    fn holds(&self, other: &Self) -> bool {
+        self.identity().is_some_and(|identity| other.chain.contains(&identity))
+    }
+}
+
+/// The identities of a directory and of all above it.
+fn chain(path: &Path) -> Result<Vec<Identity>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut dir = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let mut chain = Vec::new();
+    loop {
+        let stat = rustix::fs::fstat(&dir)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let identity = (stat.st_dev, stat.st_ino);
+        // Only the root directory is its own parent.
+        if chain.last() == Some(&identity) {
+            return Ok(chain);
+        }
+        chain.push(identity);
+        dir = rustix::fs::openat(&dir, "..", flags, Mode::empty())?;
+    }
+}
+
+/// Refuses directories that overlap.
+pub(super) fn check(places: &[Place]) -> std::result::Result<(), Failure> {
+    for (at, one) in places.iter().enumerate() {
+        for other in places.iter().skip(at + 1) {
+            if one.identity() == other.identity() {
+                let why = format!("is also the {}", other.role.word());
+                return Err(refusal(one, &why));
+            }
+            if one.holds(other) {
+                return Err(refusal(other, &inside(one)));
+            }
+            if other.holds(one) {
+                return Err(refusal(one, &inside(other)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// "is inside the upperdir /c/up"
+fn inside(outer: &Place) -> String {
+    format!("is inside the {} {}", outer.role.word(), shown(&outer.path))
+}
+
+/// Refuses a directory.
+fn refusal(place: &Place, why: &str) -> Failure {
+    let what = format!("{} {}", place.role.word(), shown(&place.path));
+    Failure::new(what, why, "layers, work directory and mount point must lie beside each other")
+}
+
+/// A path for a message.
+pub(super) fn shown(path: &Path) -> String {
+    escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
+}
+
+#[cfg(test)]
+mod tests;

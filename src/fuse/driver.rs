@@ -1,0 +1,437 @@
+//! The driver on the crate fuser: each operation decoded, handled, answered.
+//!
+//! fuser's replies make the inode number that `stat` shows the node id on the wire, so a node id
+//! from the kernel is looked up as an inode number, except 1, which is always the root.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::convert::{caller, dir_attr, errno, file_attr, file_type, set_time};
+use super::reply::{GENERATION, Op, TTL, answer, answer_bytes, silent};
+use super::{handlers, session};
+use crate::attr::SetAttr;
+use crate::errno::{Errno, Result};
+use crate::union::{Handle, NodeId, Union};
+
+/// Serves one union.
+#[derive(Debug)]
+pub(super) struct Driver {
+    union: Arc<Union>,
+}
+
+impl Driver {
+    /// A driver for `union`.
+    pub(super) fn new(union: Arc<Union>) -> Self {
+        Self { union }
+    }
+
+    /// The node behind a node id from the wire.
+    fn node(&self, id: INodeNo) -> Result<NodeId> {
+        if id == INodeNo::ROOT {
+            return Ok(self.union.root());
+        }
+        self.union.by_ino(id.0).ok_or(Errno::ESTALE.into())
+    }
+}
+
+/// An operation on a node.
+fn on(name: &'static str, node: INodeNo) -> Op<'static> {
+    Op { name, node: node.0, entry: b"" }
+}
+
+/// An operation on a name.
+fn at<'a>(name: &'static str, node: INodeNo, entry: &'a OsStr) -> Op<'a> {
+    Op { name, node: node.0, entry: entry.as_bytes() }
+}
+
+impl Filesystem for Driver {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        session::negotiate(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        answer(at("lookup", parent, name), reply, |_| {
+            handlers::lookup(&self.union, self.node(parent)?, name.as_bytes())
+        });
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
+        silent(on("forget", ino), || {
+            if ino != INodeNo::ROOT {
+                self.union.forget(self.node(ino)?, nlookup);
+            }
+            Ok(())
+        });
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        answer(on("getattr", ino), reply, |_| self.union.getattr(self.node(ino)?));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        answer(on("setattr", ino), reply, |_| {
+            let perm = mode.map(|mode| handlers::bits(mode, 0o7777));
+            let (atime, mtime) = (atime.map(set_time), mtime.map(set_time));
+            let set = SetAttr { perm, uid, gid, size, atime, mtime };
+            handlers::setattr(&self.union, self.node(ino)?, &set, &caller(request))
+        });
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        answer(on("readlink", ino), reply, |_| self.union.readlink(self.node(ino)?));
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        answer(at("mknod", parent, name), reply, |_| {
+            let (mode, rdev, name) = ((mode, umask), u64::from(rdev), name.as_bytes());
+            let dir = self.node(parent)?;
+            handlers::mknod(&self.union, dir, name, mode, rdev, &caller(request))
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        answer(at("mkdir", parent, name), reply, |_| {
+            let (dir, name) = (self.node(parent)?, name.as_bytes());
+            handlers::mkdir(&self.union, dir, name, (mode, umask), &caller(request))
+        });
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer(at("unlink", parent, name), reply, |_| {
+            handlers::unlink(&self.union, self.node(parent)?, name.as_bytes())
+        });
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer(at("rmdir", parent, name), reply, |_| {
+            handlers::rmdir(&self.union, self.node(parent)?, name.as_bytes())
+        });
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        answer(at("symlink", parent, name), reply, |_| {
+            let target = target.as_os_str().as_bytes();
+            let (dir, name) = (self.node(parent)?, name.as_bytes());
+            handlers::symlink(&self.union, dir, name, target, &caller(request))
+        });
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        answer(at("rename", parent, name), reply, |_| {
+            let from = (self.node(parent)?, name.as_bytes());
+            let to = (self.node(newparent)?, newname.as_bytes());
+            handlers::rename(&self.union, from, to, flags.bits())
+        });
+    }
+
+    fn link(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        answer(at("link", newparent, newname), reply, |_| {
+            let (node, dir) = (self.node(ino)?, self.node(newparent)?);
+            handlers::link(&self.union, node, dir, newname.as_bytes())
+        });
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        answer(on("open", ino), reply, |_| {
+            self.union.open(self.node(ino)?, flags.0, &caller(request))
+        });
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        answer_bytes(on("read", ino), reply, size, |buf| {
+            self.union.read(self.node(ino)?, Handle(fh.0), buf, offset)
+        });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        answer(on("write", ino), reply, |_| {
+            let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+            let n = self.union.write(self.node(ino)?, Handle(fh.0), data, offset, kill)?;
+            Ok(u64::try_from(n).unwrap_or(u64::MAX))
+        });
+    }
+
+    fn flush(&self, _: &Request, ino: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        answer(on("flush", ino), reply, |_| Ok(()));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        answer(on("release", ino), reply, |_| self.union.release(self.node(ino)?, Handle(fh.0)));
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        answer(on("fsync", ino), reply, |_| self.union.fsync(self.node(ino)?, datasync));
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        // The kernel asks once, and from then on opens directories by itself and keeps listings.
+        reply.error(errno(Errno::ENOSYS));
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        answer(on("readdir", ino), reply, |reply| {
+            handlers::readdir(&self.union, self.node(ino)?, offset, &mut |e| {
+                let name = OsStr::from_bytes(e.name);
+                !reply.add(INodeNo(e.ino), e.cookie, file_type(e.kind), name)
+            })
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        answer(on("readdirplus", ino), reply, |reply| {
+            handlers::readdirplus(&self.union, self.node(ino)?, offset, &mut |e, found| {
+                let attr =
+                    found.map_or_else(|| dir_attr(e.ino, e.kind), |found| file_attr(&found.attr));
+                let name = OsStr::from_bytes(e.name);
+                !reply.add(attr.ino, e.cookie, name, &TTL, &attr, GENERATION)
+            })
+        });
+    }
+
+    fn fsyncdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        answer(on("fsyncdir", ino), reply, |_| self.union.fsync(self.node(ino)?, datasync));
+    }
+
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        answer(on("statfs", ino), reply, |_| self.union.statfs());
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        answer(at("setxattr", ino, name), reply, |_| {
+            self.union.setxattr(self.node(ino)?, name.as_bytes(), value, flags)
+        });
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        answer(at("getxattr", ino, name), reply, |_| {
+            handlers::getxattr(&self.union, self.node(ino)?, name.as_bytes(), size)
+        });
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        answer(on("listxattr", ino), reply, |_| {
+            handlers::listxattr(&self.union, self.node(ino)?, size)
+        });
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer(at("removexattr", ino, name), reply, |_| {
+            self.union.removexattr(self.node(ino)?, name.as_bytes())
+        });
+    }
+
+    fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        answer(on("access", ino), reply, |_| {
+            let mask = u32::try_from(mask.bits()).unwrap_or(0);
+            self.union.access(self.node(ino)?, mask, &caller(request))
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        answer(at("create", parent, name), reply, |_| {
+            let (dir, name) = (self.node(parent)?, name.as_bytes());
+            handlers::create(&self.union, dir, name, (mode, umask), flags, &caller(request))
+        });
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(errno(Errno::ENOTTY));
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        answer(on("fallocate", ino), reply, |_| {
+            self.union.fallocate(self.node(ino)?, Handle(fh.0), mode, offset, length)
+        });
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        answer(on("lseek", ino), reply, |_| {
+            handlers::lseek(&self.union, self.node(ino)?, Handle(fh.0), offset, whence)
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        answer(on("copy_file_range", ino_out), reply, |_| {
+            let from = (self.node(ino_in)?, Handle(fh_in.0), offset_in);
+            let to = (self.node(ino_out)?, Handle(fh_out.0), offset_out);
+            handlers::copy_file_range(&self.union, from, to, len)
+        });
+    }
+}

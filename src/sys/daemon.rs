@@ -1,0 +1,98 @@
+//! Serving on in the background: the process that was started returns when the one that serves is
+//! ready, or says why it is not.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+
+use crate::errno::{Context, Errno, Error, Result};
+
+/// Who one is after [`fork`].
+#[derive(Debug)]
+pub enum Forked {
+    /// The process that was started.
+    Parent(Waiter),
+    /// The one that serves.
+    Child(Ready),
+}
+
+/// The parent's end: waits for the child to be ready.
+#[derive(Debug)]
+pub struct Waiter(OwnedFd);
+
+/// The child's end: tells the parent.
+#[derive(Debug)]
+pub struct Ready(OwnedFd);
+
+/// What the child writes first when it is ready, and when it failed.
+const READY: u8 = b'+';
+const FAILED: u8 = b'-';
+
+/// Makes a child in a session of its own. There must be no other threads yet.
+pub fn fork() -> Result<Forked> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // SAFETY: this process has one thread, so the child's copy of every lock is free and its
+    // allocator usable; both go on as ordinary processes.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(Error::from(std::io::Error::last_os_error())).context(|| "fork"),
+        0 => {
+            drop(reader);
+            rustix::process::setsid()?;
+            Ok(Forked::Child(Ready(writer)))
+        }
+        _ => {
+            drop(writer);
+            Ok(Forked::Parent(Waiter(reader)))
+        }
+    }
+}
+
+impl Waiter {
+    /// Waits until the child is ready. The inner error is what the child said of its failure,
+    /// empty if it died without a word.
+    pub fn wait(self) -> Result<std::result::Result<(), Vec<u8>>> {
+        let mut message = Vec::new();
+        std::fs::File::from(self.0).read_to_end(&mut message)?;
+        Ok(match message.split_first() {
+            Some((&READY, _)) => Ok(()),
+            Some((_, text)) => Err(text.to_vec()),
+            None => Err(Vec::new()),
+        })
+    }
+}
+
+impl Ready {
+    /// Lets go of the terminal and of the current directory, then tells the parent that all is
+    /// well. Standard error goes to `log` if there is one.
+    pub fn ready(self, log: Option<&Path>) -> Result<()> {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        match log {
+            Some(log) => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+                let mode = Mode::from_raw_mode(0o600);
+                let file = rustix::fs::open(log, flags, mode).context(|| log.display())?;
+                rustix::stdio::dup2_stderr(file.as_fd())?;
+            }
+            None => rustix::stdio::dup2_stderr(&null)?,
+        }
+        rustix::process::chdir("/")?;
+        self.tell(&[READY])
+    }
+
+    /// Tells the parent why there is nothing to wait for.
+    pub fn failed(self, why: &[u8]) -> Result<()> {
+        let mut message = vec![FAILED];
+        message.extend_from_slice(why);
+        self.tell(&message)
+    }
+
+    fn tell(self, message: &[u8]) -> Result<()> {
+        std::fs::File::from(self.0).write_all(message).map_err(|_| Errno::EIO.into())
+    }
+}

@@ -1,0 +1,213 @@
+//! Mounting a FUSE filesystem: mount(2) where we may, `fusermount3` where we may not.
+
+use std::ffi::{CString, OsStr};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::io::Errno as Raw;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+};
+
+use crate::errno::{Context, Errno, Error, Result};
+
+/// The device that FUSE servers talk to the kernel through.
+pub const DEVICE: &str = "/dev/fuse";
+
+/// The program that mounts for those who may not.
+pub const HELPER: &str = "fusermount3";
+
+/// What is to be mounted, in the kernel's terms.
+#[derive(Clone, Debug)]
+pub struct FuseMount<'a> {
+    /// Shown as the source in /proc/mounts; no comma.
+    pub source: &'a str,
+    /// Shown after `fuse.` as the type; no comma.
+    pub subtype: &'a str,
+    /// All users may enter, not only the one who mounts.
+    pub allow_other: bool,
+    /// `ro`
+    pub read_only: bool,
+    /// `nosuid`
+    pub nosuid: bool,
+    /// `nodev`
+    pub nodev: bool,
+    /// `noexec`
+    pub noexec: bool,
+    /// `noatime`
+    pub noatime: bool,
+}
+
+/// Mounts at `target` (absolute, resolved) and returns the connection. The kernel checks
+/// permissions (`default_permissions`).
+///
+/// # Errors
+/// `ENODEV` without a FUSE device, `EPERM` where neither we nor the helper may mount.
+pub fn mount(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
+    let device = match open_device() {
+        Ok(device) => device,
+        Err(Raw::NOENT | Raw::NODEV | Raw::NXIO) => {
+            return Err(Error::new(Errno::ENODEV, format!("there is no {DEVICE}")));
+        }
+        Err(Raw::ACCESS | Raw::PERM) => return mount_by_helper(target, mount),
+        Err(errno) => return Err(errno).context(|| format!("cannot open {DEVICE}")),
+    };
+    let mut flags = MountFlags::empty();
+    for (on, flag) in [
+        (mount.read_only, MountFlags::RDONLY),
+        (mount.nosuid, MountFlags::NOSUID),
+        (mount.nodev, MountFlags::NODEV),
+        (mount.noexec, MountFlags::NOEXEC),
+        (mount.noatime, MountFlags::NOATIME),
+    ] {
+        flags.set(flag, on);
+    }
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    let mut data = format!(
+        "fd={},rootmode=40755,user_id={},group_id={},default_permissions",
+        device.as_raw_fd(),
+        uid.as_raw(),
+        gid.as_raw(),
+    );
+    if mount.allow_other {
+        data.push_str(",allow_other");
+    }
+    let data = CString::new(data).map_err(|_| Errno::EINVAL)?;
+    let fstype = format!("fuse.{}", mount.subtype);
+    match rustix::mount::mount(mount.source, target, fstype, flags, data.as_c_str()) {
+        Ok(()) => Ok(device),
+        Err(Raw::PERM) => mount_by_helper(target, mount),
+        Err(errno) => Err(errno).context(|| "mount(2)"),
+    }
+}
+
+/// Opens [`DEVICE`] for a new connection.
+pub fn open_device() -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Lets the helper mount, which sends the connection over a socket.
+fn mount_by_helper(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let mut options = format!("fsname={},subtype={}", mount.source, mount.subtype);
+    options.push_str(",default_permissions");
+    for (on, option) in [
+        (mount.allow_other, ",allow_other"),
+        (mount.read_only, ",ro"),
+        (mount.noexec, ",noexec"),
+        (mount.noatime, ",noatime"),
+    ] {
+        options.push_str(if on { option } else { "" });
+    }
+    let output = Command::new(HELPER)
+        .arg("-o")
+        .arg(options)
+        .arg("--")
+        .arg(target)
+        // The helper sends on the descriptor it is told; standard input needs no inheriting.
+        .env("_FUSE_COMMFD", "0")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|error| {
+            Error::new(Errno::EPERM, format!("only root may mount without {HELPER}: {error}"))
+        })?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::new(Errno::EPERM, text.trim().to_owned()));
+    }
+    receive_fd(&ours)
+}
+
+/// Receives one descriptor.
+fn receive_fd(socket: &OwnedFd) -> Result<OwnedFd> {
+    let mut byte = [0_u8; 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    control
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        })
+        .ok_or_else(|| Error::new(Errno::EIO, format!("{HELPER} sent no connection")))
+}
+
+/// Names the mount that is on top at `path`, without asking its filesystem anything.
+pub fn mount_id(path: &Path) -> Result<u64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    Ok(rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID)?.stx_mnt_id)
+}
+
+/// Unmounts what is on top at `target`; with `lazy` even while it is in use.
+///
+/// # Errors
+/// `EBUSY` while it is in use and not `lazy`; `EPERM` where neither we nor the helper may.
+pub fn unmount(target: &Path, lazy: bool) -> Result<()> {
+    let mut flags = UnmountFlags::NOFOLLOW;
+    flags.set(UnmountFlags::DETACH, lazy);
+    match rustix::mount::unmount(target, flags) {
+        Err(Raw::PERM) => {}
+        result => return Ok(result?),
+    }
+    let mut helper = Command::new(HELPER);
+    helper.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(target).stdin(Stdio::null());
+    let output = helper.output().map_err(|error| {
+        Error::new(Errno::EPERM, format!("only root may unmount without {HELPER}: {error}"))
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let errno = if text.contains("busy") { Errno::EBUSY } else { Errno::EPERM };
+    Err(Error::new(errno, text.trim().to_owned()))
+}
+
+/// Locks the directory at `path`, which is about to be covered by a mount, in shared mode, for as
+/// long as the descriptor is open. `None` where that is impossible; then nobody can wait for us.
+pub fn claim(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    rustix::fs::flock(&dir, FlockOperation::NonBlockingLockShared).ok()?;
+    Some(dir)
+}
+
+/// Waits until nobody claims the directory at `path`: until those who served a mount there have
+/// ended.
+pub fn wait_unclaimed(path: &Path) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty())?;
+    loop {
+        match rustix::fs::flock(&dir, FlockOperation::LockExclusive) {
+            Err(Raw::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Whether `program` is in one of the directories of `$PATH`.
+pub fn find_program(program: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    path.as_bytes()
+        .split(|&byte| byte == b':')
+        .map(|dir| Path::new(OsStr::from_bytes(dir)).join(program))
+        .find(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
+}

@@ -1,0 +1,130 @@
+//! Attributes: reading them from the layer that has them, changing them in the upper.
+
+use std::sync::Arc;
+
+use crate::attr::{Attr, Kind, SetAttr};
+use crate::errno::{Errno, Result};
+
+use super::lookup::shown;
+use super::node::{Lower, Node};
+use super::{Caller, NodeId, Union};
+
+const SET_UID: u16 = 0o4000;
+const SET_GID: u16 = 0o2000;
+const GROUP_EXEC: u16 = 0o010;
+
+/// The permission bits after a write, or a change of owner, by somebody without `CAP_FSETID`:
+/// setuid goes, and setgid unless it means mandatory locking (no group execute).
+pub(super) fn without_set_id(perm: u16) -> u16 {
+    let mut perm = perm & !SET_UID;
+    if perm & GROUP_EXEC != 0 {
+        perm &= !SET_GID;
+    }
+    perm
+}
+
+impl Union {
+    /// The attributes.
+    pub fn getattr(&self, node: NodeId) -> Result<Attr> {
+        let node = self.node(node)?;
+        self.attr_of(&node)
+    }
+
+    pub(super) fn attr_of(&self, node: &Node) -> Result<Attr> {
+        let (upper, lowers, dead, links) = {
+            let state = node.state()?;
+            let links = state.links().cloned();
+            (state.upper.clone(), state.lowers.clone(), state.dead, links)
+        };
+        let lowers = lowers.as_deref().unwrap_or_default();
+        let (attr, layers) = match (&upper, lowers.first()) {
+            (Some(at), _) => (at.held.layer().attr(at.id())?, 1 + lowers.len()),
+            (None, Some(top)) => (top.layer().attr(top.id())?, lowers.len()),
+            (None, None) => return Err(crate::bug!("a node without any object")),
+        };
+        let mut attr = shown(attr, node.ino, layers, links.as_ref());
+        if dead {
+            attr.nlink = 0;
+        }
+        Ok(attr)
+    }
+
+    /// Changes attributes and returns the new ones. A change of owner or size clears set-id bits and
+    /// capabilities as Linux does.
+    pub fn setattr(&self, node: NodeId, set: &SetAttr, caller: &Caller) -> Result<Attr> {
+        let upper = self.writable()?;
+        let node = self.node(node)?;
+        let mut set = *set;
+        if set.size.is_some() && node.kind != Kind::File {
+            return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL }.into());
+        }
+        if set == SetAttr::default() {
+            // What is left of a request whose only content was "clear the set-id bits": a chown that
+            // changes nothing, or a driver that cannot pass the flag.
+            let attr = self.attr_of(&node)?;
+            let perm = without_set_id(attr.perm);
+            if node.is_dir() || perm == attr.perm {
+                return Ok(attr);
+            }
+            set.perm = Some(perm);
+        }
+        if set.size.is_some() && set.perm.is_none() && caller.uid != 0 {
+            // The kernel asks for this with a flag that tells whether the caller has CAP_FSETID;
+            // not every driver can pass it. The superuser is taken to have it.
+            let perm = self.attr_of(&node)?.perm;
+            set.perm = Some(without_set_id(perm)).filter(|cleared| *cleared != perm);
+        }
+        let id = self.ensure_upper_len(&node, set.size.unwrap_or(u64::MAX))?;
+        upper.setattr(id, &set)?;
+        self.attr_of(&node)
+    }
+
+    /// The target of a symbolic link.
+    pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
+        let node = self.node(node)?;
+        if node.kind != Kind::Symlink {
+            return Err(Errno::EINVAL.into());
+        }
+        let (upper, lowers) = self.objects(&node)?;
+        match (upper, lowers.as_deref().and_then(<[Lower]>::first)) {
+            (Some(upper), _) => upper.held.layer().readlink(upper.id()),
+            (None, Some(top)) => top.layer().readlink(top.id()),
+            (None, None) => Err(crate::bug!("a node without any object")),
+        }
+    }
+
+    /// The node's objects, kept alive for as long as they are looked at.
+    #[allow(clippy::type_complexity, reason = "taken apart where it is called")]
+    pub(super) fn objects(
+        &self,
+        node: &Node,
+    ) -> Result<(Option<super::UpperRef>, Option<Arc<[Lower]>>)> {
+        let state = node.state()?;
+        Ok((state.upper.clone(), state.lowers.clone()))
+    }
+
+    /// Whether `caller` may access the node (`mask` of R_OK, W_OK, X_OK) by its mode bits. The
+    /// kernel asks only when it was told not to check by itself, so this knows neither ACLs nor
+    /// supplementary groups.
+    pub fn access(&self, node: NodeId, mask: u32, caller: &Caller) -> Result<()> {
+        const WRITE: u32 = 2;
+        let attr = self.getattr(node)?;
+        if mask & WRITE != 0 && self.upper.is_none() {
+            return Err(Errno::EROFS.into());
+        }
+        let bits = if caller.uid == attr.uid {
+            attr.perm >> 6
+        } else if caller.gid == attr.gid {
+            attr.perm >> 3
+        } else {
+            attr.perm
+        };
+        let allowed = if caller.uid == 0 {
+            let executable = attr.kind == Kind::Dir || attr.perm & 0o111 != 0;
+            if executable { 7 } else { 6 }
+        } else {
+            u32::from(bits) & 7
+        };
+        if mask & 7 & !allowed == 0 { Ok(()) } else { Err(Errno::EACCES.into()) }
+    }
+}

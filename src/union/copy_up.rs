@@ -1,0 +1,384 @@
+//! Copy-up: making the upper layer hold an object before it is changed.
+//!
+//! The copy is made in the work directory, complete, and published by one step. Ancestors are
+//! copied up first, from the top; nothing but the latch of the node being copied is held, and its
+//! place is read again once the latch is.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::attr::{Attr, Kind, SetAttr, SetTime};
+use crate::errno::{Errno, Error, Result};
+use crate::layer::{
+    Data, Held, How, Id, Layer, Lookup, Mark, New, Nlink, NlinkBase, Seek, Staged, Upper,
+};
+use crate::layer::{What, marks};
+use crate::name::Name;
+
+use super::index::{index_key, origin_of};
+use super::node::{Links, Lower, Node, Orphan, Place, UpperRef};
+use super::{Durability, Union};
+
+/// Bytes copied between two looks at whether to go on.
+const PIECE: u64 = 8 << 20;
+
+/// Security attributes that a write to the file removes: set after the data.
+const CAPABILITY: &[u8] = b"security.capability";
+
+impl Union {
+    /// The node's object in the upper layer, with all its content.
+    pub(super) fn ensure_upper(&self, node: &Arc<Node>) -> Result<Id> {
+        self.ensure_upper_len(node, u64::MAX)
+    }
+
+    /// As [`ensure_upper`](Self::ensure_upper), but of a regular file that must be copied now, only
+    /// the first `len` bytes: the caller truncates it to that.
+    pub(super) fn ensure_upper_len(&self, node: &Arc<Node>, len: u64) -> Result<Id> {
+        self.writable()?;
+        let mut chain = vec![Arc::clone(node)];
+        loop {
+            let Some(top) = chain.last().cloned() else { return self.upper_id(node) };
+            let (done, place) = {
+                let state = top.state()?;
+                (state.upper.is_some() && !state.metacopy, state.place.clone())
+            };
+            if done {
+                chain.pop();
+                continue;
+            }
+            if let Some(place) = place
+                && place.parent.upper()?.is_none()
+            {
+                chain.push(place.parent);
+                continue;
+            }
+            let len = if chain.len() == 1 { len } else { u64::MAX };
+            self.copy_up(&top, len)?;
+        }
+    }
+
+    fn upper_id(&self, node: &Node) -> Result<Id> {
+        match node.upper()? {
+            Some(upper) => Ok(upper.id()),
+            None => Err(crate::bug!("no upper object after a copy-up")),
+        }
+    }
+
+    /// Copies one node up whose parent is. Does nothing if its place changed meanwhile: the caller
+    /// looks again.
+    fn copy_up(&self, node: &Arc<Node>, len: u64) -> Result<()> {
+        let _latch = node.latch_write()?;
+        let (upper, place, metacopy, lowers) = {
+            let state = node.state()?;
+            (state.upper.clone(), state.place.clone(), state.metacopy, state.lowers.clone())
+        };
+        if let Some(upper) = upper {
+            return if metacopy { self.fill(node, &upper, len) } else { Ok(()) };
+        }
+        let Some(lowers) = lowers.filter(|lowers| !lowers.is_empty()) else {
+            return Err(crate::bug!("a node without any object"));
+        };
+        let Some(place) = place else { return self.copy_orphan(node, &lowers, len) };
+        let Some(parent) = place.parent.upper()? else { return Ok(()) };
+        let copied = self.copy_to(node, &lowers, &place, parent.id(), len);
+        copied.map_err(|error| {
+            let name = place.name.as_name();
+            tracing::debug!(name = %name, %error, "copy-up failed");
+            error
+        })
+    }
+
+    fn copy_to(
+        &self,
+        node: &Arc<Node>,
+        lowers: &[Lower],
+        place: &Place,
+        dir: Id,
+        len: u64,
+    ) -> Result<()> {
+        let upper = self.writable()?;
+        let Some(top) = lowers.first() else { return Err(Errno::EIO.into()) };
+        let attr = top.layer().attr(top.id())?;
+        let linked = attr.nlink > 1 && node.kind != Kind::Dir;
+        let mut staged = self.stage_copy(node, lowers, &attr, len, linked)?;
+        let real = upper.attr(staged.id).map(|attr| attr.ino);
+        let name = place.name.as_name();
+        let published = real.and_then(|real| {
+            self.note_impure(&place.parent, dir)?;
+            if linked {
+                let links = self.publish_linked(&mut staged, top, (dir, name), attr.nlink)?;
+                return Ok((real, links));
+            }
+            upper.publish(&mut staged, dir, name, How::NoReplace, true)?;
+            Ok((real, None))
+        });
+        let (real, links) = match published {
+            Ok(published) => published,
+            Err(error) => {
+                upper.discard(staged);
+                return Err(error);
+            }
+        };
+        place.parent.changed();
+        self.switch(node, Self::upper_ref(upper, staged.id, real), links)
+    }
+
+    /// Publishes the copy of a hard link: into the index first, then at its name. Between the two,
+    /// the index already answers for every name.
+    fn publish_linked(
+        &self,
+        staged: &mut Staged,
+        lower: &Lower,
+        at: (Id, Name<'_>),
+        count: u32,
+    ) -> Result<Option<Links>> {
+        let upper = self.writable()?;
+        let key = index_key(lower)?;
+        upper.publish(staged, upper.index()?, key.as_name(), How::NoReplace, true)?;
+        if let Err(error) = upper.link(staged.id, at.0, at.1, true) {
+            // The copy is complete and reachable by the index: a name of its own is a convenience
+            // for whoever reads the upper alone.
+            tracing::warn!(name = %at.1, %error, "copied-up hard link has no name in the upper");
+        }
+        Self::count_by_upper(&**upper, staged.id, count)?;
+        Ok(Some(Links { key: Some(key), count }))
+    }
+
+    /// The copy of a file whose last name is gone, for those who have it open: it never leaves the
+    /// work directory, and is discarded with the node.
+    fn copy_orphan(&self, node: &Arc<Node>, lowers: &[Lower], len: u64) -> Result<()> {
+        let upper = self.writable()?;
+        let Some(top) = lowers.first() else { return Err(Errno::EIO.into()) };
+        let attr = top.layer().attr(top.id())?;
+        let staged = self.stage_copy(node, lowers, &attr, len, false)?;
+        let id = staged.id;
+        let orphan = Orphan::new(Arc::clone(upper), staged);
+        let real_ino = upper.attr(id)?.ino;
+        // The orphan gives back the one reference that the staged object carries.
+        let held = Arc::new(Held::borrowed(Arc::clone(upper).as_layer(), id));
+        node.state()?.ext().orphan = Some(orphan);
+        self.switch(node, UpperRef { held, real_ino }, None)
+    }
+
+    /// Makes a complete copy in the work directory.
+    fn stage_copy(
+        &self,
+        node: &Node,
+        lowers: &[Lower],
+        attr: &Attr,
+        len: u64,
+        linked: bool,
+    ) -> Result<Staged> {
+        let upper = self.writable()?;
+        let (Some(top), Some(data)) = (lowers.first(), lowers.last()) else {
+            return Err(Errno::EIO.into());
+        };
+        let target;
+        let what = match node.kind {
+            Kind::File => What::File,
+            Kind::Dir => What::Dir,
+            Kind::Symlink => {
+                target = top.layer().readlink(top.id())?;
+                What::Symlink(&target)
+            }
+            kind => What::Node(kind, attr.rdev),
+        };
+        let xattrs = visible_xattrs(&**top.layer(), top.id())?;
+        let origin = origin_of(top)?;
+        let mut marks = vec![Mark::Ino(node.ino), Mark::Origin(&origin)];
+        if linked {
+            marks.push(Mark::Nlink(Nlink { base: NlinkBase::Lower, delta: 0 }));
+        }
+        // A file is closed to everybody until its data are there, and its attributes are set after
+        // them: a write removes capabilities and may clear set-id bits.
+        let file = node.kind == Kind::File;
+        let (early, perm): (&[_], u16) =
+            if file { (&[], attr.perm & 0o700) } else { (&xattrs, attr.perm) };
+        let (uid, gid) = (attr.uid, attr.gid);
+        let staged = upper.stage(&New { what, perm, uid, gid, xattrs: early, marks: &marks })?;
+        let finished = if file {
+            let source = data.layer().open(data.id());
+            source.and_then(|source| self.fill_file(&staged, &*source, attr, len, &xattrs))
+        } else {
+            upper.setattr(staged.id, &times_of(attr)).map(drop)
+        };
+        match finished {
+            Ok(()) => Ok(staged),
+            Err(error) => {
+                upper.discard(staged);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill_file(
+        &self,
+        staged: &Staged,
+        source: &dyn Data,
+        attr: &Attr,
+        len: u64,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<()> {
+        let upper = self.writable()?;
+        let len = len.min(attr.size);
+        let copy = upper.open_write(staged.id)?;
+        if len > 0 {
+            self.copy_data(source, &*copy, attr, len)?;
+        }
+        for (name, value) in xattrs {
+            upper.setxattr(staged.id, name, value, 0)?;
+        }
+        let set = SetAttr { perm: Some(attr.perm), ..times_of(attr) };
+        upper.setattr(staged.id, &set)?;
+        if self.options.durability == Durability::Strict && len > 0 {
+            copy.sync(false)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the first `len` bytes: shared blocks where the filesystem can, else the data without
+    /// the holes between them.
+    fn copy_data(&self, from: &dyn Data, to: &dyn Data, attr: &Attr, len: u64) -> Result<()> {
+        let _counted = Counted::new(&self.copying);
+        if len == attr.size && to.clone_from(from).is_ok() {
+            return Ok(());
+        }
+        let sparse = attr.blocks.saturating_mul(512) < attr.size;
+        let mut at = 0;
+        while at < len {
+            let (start, end) = if sparse { extent(from, at)? } else { (at, len) };
+            if start >= len {
+                break;
+            }
+            at = start;
+            while at < end.min(len) {
+                let copied = to.copy_from(from, at, at, PIECE.min(end.min(len) - at))?;
+                if copied == 0 {
+                    return Err(Error::new(Errno::EIO, "a lower file shrank while it was copied"));
+                }
+                at += copied;
+            }
+        }
+        to.set_len(len)
+    }
+
+    /// Gives a metacopy file its data, in place. Until the mark is gone they are not looked at, so a
+    /// crash in between changes nothing.
+    fn fill(&self, node: &Arc<Node>, copy: &UpperRef, len: u64) -> Result<()> {
+        let upper = self.writable()?;
+        let lowers = node.state()?.lowers.clone();
+        let data = lowers.as_deref().and_then(<[Lower]>::last);
+        let Some(data) = data else { return Err(crate::bug!("a metacopy file without data")) };
+        let attr = upper.attr(copy.id())?;
+        let source = data.layer().open(data.id())?;
+        let to = upper.open_write(copy.id())?;
+        let capability = upper.getxattr(copy.id(), CAPABILITY)?;
+        if len.min(attr.size) > 0 {
+            let origin = data.layer().attr(data.id())?;
+            let attr = Attr { size: origin.size, blocks: origin.blocks, ..attr };
+            self.copy_data(&*source, &*to, &attr, len.min(attr.size))?;
+        }
+        to.set_len(attr.size)?;
+        if let Some(value) = capability {
+            upper.setxattr(copy.id(), CAPABILITY, &value, 0)?;
+        }
+        upper.setattr(copy.id(), &SetAttr { perm: Some(attr.perm), ..times_of(&attr) })?;
+        if self.options.durability == Durability::Strict {
+            to.sync(false)?;
+        }
+        upper.clear_metacopy(copy.id())?;
+        self.switch(node, copy.clone(), None)
+    }
+
+    /// From now on the node is the copy: for its earlier readers, too.
+    fn switch(&self, node: &Arc<Node>, copy: UpperRef, links: Option<Links>) -> Result<()> {
+        let upper = self.writable()?;
+        let id = copy.id();
+        let mut state = node.state()?;
+        state.upper = Some(copy);
+        state.metacopy = false;
+        if node.kind != Kind::Dir {
+            state.lowers = None;
+        }
+        if links.is_some() {
+            state.ext().links = links;
+        }
+        if state.open.is_none() {
+            return Ok(());
+        }
+        drop(state);
+        let file = upper.open_write(id);
+        let mut state = node.state()?;
+        if let Some(open) = state.open.as_mut() {
+            match file {
+                Ok(file) => (open.file, open.writable) = (file, true),
+                // Never serve old bytes: whoever reads next opens anew, or gets this error.
+                Err(_) => open.stale = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the upper directory `dir` as holding objects that show another inode number than their
+    /// own.
+    pub(super) fn note_impure(&self, node: &Node, dir: Id) -> Result<()> {
+        if node.state()?.impure {
+            return Ok(());
+        }
+        self.writable()?.set_mark(dir, &Mark::Impure)?;
+        node.state()?.impure = true;
+        Ok(())
+    }
+
+    /// Whether the node shows another inode number than its upper object has.
+    pub(super) fn is_foreign(&self, node: &Node) -> Result<bool> {
+        let device = self.writable()?.fs();
+        Ok(node.upper()?.is_some_and(|upper| self.inos.map(device, upper.real_ino) != node.ino))
+    }
+}
+
+/// The extended attributes that belong to the object and not to a layer's format, as stored.
+pub(super) fn visible_xattrs(layer: &dyn Layer, id: Id) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut visible = Vec::new();
+    for name in layer.listxattr(id)? {
+        if marks::unescape(&name).is_none() {
+            continue;
+        }
+        if let Some(value) = layer.getxattr(id, &name)? {
+            visible.push((name, value));
+        }
+    }
+    Ok(visible)
+}
+
+fn times_of(attr: &Attr) -> SetAttr {
+    let (atime, mtime) = (Some(SetTime::At(attr.atime)), Some(SetTime::At(attr.mtime)));
+    SetAttr { atime, mtime, ..SetAttr::default() }
+}
+
+/// The next stretch of data at or after `at`; an empty one at the end.
+fn extent(data: &dyn Data, at: u64) -> Result<(u64, u64)> {
+    let start = match data.seek(at, Seek::Data) {
+        Ok(start) => start,
+        Err(error) if error.errno() == Errno::ENXIO => return Ok((u64::MAX, u64::MAX)),
+        Err(error) => return Err(error),
+    };
+    let end = data.seek(start, Seek::Hole)?;
+    Ok((start, end.max(start + 1)))
+}
+
+/// Counts a copy-up while it lives.
+struct Counted<'a>(&'a std::sync::atomic::AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a std::sync::atomic::AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,596 @@
+//! The walk through the layers: which of them hold a name, and where the walk stops.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::attr::{Attr, Kind};
+use crate::errno::{Errno, Error, Result};
+use crate::layer::{Entry, Held, Id, Lookup, Marks, NlinkBase, WhiteoutForm};
+use crate::name::{Name, NameBuf};
+
+use super::ino;
+use super::node::{Links, Lower, Node, Place, State, UpperRef};
+use super::table::Interned;
+use super::{Found, NodeId, Union};
+
+/// What the upper layer physically holds at a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// Nothing; or there is no upper directory.
+    Free,
+    /// A whiteout that occupies the name.
+    Whiteout,
+    /// The name is free, and a sibling says that it is whited out.
+    Sibling,
+    /// The object itself.
+    Object,
+}
+
+impl Slot {
+    /// The upper layer hides what lies below, though it holds no object.
+    pub(super) fn is_whiteout(self) -> bool {
+        matches!(self, Self::Whiteout | Self::Sibling)
+    }
+}
+
+/// An object as the walk found it, before it is known whether a node exists for it.
+pub(super) struct Candidate {
+    kind: Kind,
+    ino: u64,
+    attr: Attr,
+    upper: Option<UpperRef>,
+    lowers: Vec<Lower>,
+    marks: Marks,
+    links: Option<Links>,
+}
+
+/// Where the walk got.
+pub(super) struct Walk {
+    pub(super) slot: Slot,
+    pub(super) found: Option<Candidate>,
+}
+
+/// A node that an operation works on: a reference that is given back on drop.
+pub(super) struct Ref<'a> {
+    union: &'a Union,
+    node: Arc<Node>,
+}
+
+impl std::ops::Deref for Ref<'_> {
+    type Target = Arc<Node>;
+    fn deref(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+impl Drop for Ref<'_> {
+    fn drop(&mut self) {
+        self.union.table.release(&self.node, 1);
+    }
+}
+
+/// A name of a directory as an operation finds it.
+pub(super) struct Spot<'a> {
+    pub(super) slot: Slot,
+    pub(super) node: Option<Ref<'a>>,
+    /// The directory's version that this is true of.
+    pub(super) version: u32,
+}
+
+/// The last answers, so that the CREATE that follows the kernel's LOOKUP need not walk again.
+#[derive(Debug)]
+pub(super) struct Recent([Mutex<Option<Answer>>; 64]);
+
+#[derive(Debug)]
+struct Answer {
+    parent: NodeId,
+    version: u32,
+    name: NameBuf,
+    slot: Slot,
+    node: Option<NodeId>,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(None)))
+    }
+}
+
+impl Union {
+    /// Looks a name up; raises the node's lookup count. `None` if there is no such name.
+    pub fn lookup(&self, parent: NodeId, name: Name<'_>) -> Result<Option<Found>> {
+        let parent = self.dir(parent)?;
+        loop {
+            let version = parent.version();
+            let _latch = parent.latch_read()?;
+            let walk = self.walk(&parent, name)?;
+            let Some(candidate) = walk.found else {
+                self.remember(&parent, version, name, walk.slot, None);
+                return Ok(None);
+            };
+            let mut attr = candidate.attr;
+            let from_upper = candidate.upper.is_some();
+            let Some(node) = self.intern(&parent, name, version, candidate)? else { continue };
+            self.remember(&parent, version, name, walk.slot, Some(node.id));
+            if !from_upper && node.upper()?.is_some() {
+                // Copied up under another of its names since the walk passed there.
+                attr = self.attr_of(&node)?;
+            }
+            attr.ino = node.ino;
+            return Ok(Some(Found { node: node.id, attr }));
+        }
+    }
+
+    /// What is at a name, for an operation that goes on to change it.
+    pub(super) fn locate(&self, parent: &Arc<Node>, name: Name<'_>) -> Result<Spot<'_>> {
+        loop {
+            let version = parent.version();
+            if let Some((slot, id)) = self.recall(parent, version, name) {
+                let node = id.map(|id| self.table.get_retained(id));
+                match node {
+                    None => return Ok(Spot { slot, node: None, version }),
+                    Some(Some(node)) => {
+                        return Ok(Spot { slot, node: Some(Ref { union: self, node }), version });
+                    }
+                    Some(None) => {}
+                }
+            }
+            let _latch = parent.latch_read()?;
+            let walk = self.walk(parent, name)?;
+            let Some(candidate) = walk.found else {
+                return Ok(Spot { slot: walk.slot, node: None, version });
+            };
+            if let Some(node) = self.intern(parent, name, version, candidate)? {
+                let node = Some(Ref { union: self, node });
+                return Ok(Spot { slot: walk.slot, node, version });
+            }
+        }
+    }
+
+    fn recall(
+        &self,
+        parent: &Node,
+        version: u32,
+        name: Name<'_>,
+    ) -> Option<(Slot, Option<NodeId>)> {
+        let answer = self.recent_cell(parent, name).lock();
+        let answer = answer.as_ref()?;
+        let same = answer.parent == parent.id && answer.version == version;
+        (same && answer.name.as_name() == name).then_some((answer.slot, answer.node))
+    }
+
+    fn remember(
+        &self,
+        parent: &Node,
+        version: u32,
+        name: Name<'_>,
+        slot: Slot,
+        node: Option<NodeId>,
+    ) {
+        let (parent_id, name) = (parent.id, name.to_buf());
+        let mut cell = self.recent_cell(parent, name.as_name()).lock();
+        *cell = Some(Answer { parent: parent_id, version, name, slot, node });
+    }
+
+    fn recent_cell(&self, parent: &Node, name: Name<'_>) -> &Mutex<Option<Answer>> {
+        let hash = ino::hash(&self.hash, name.as_bytes()) ^ parent.id.0;
+        let index = usize::try_from(hash % 64).unwrap_or_default();
+        self.recent.0.get(index).unwrap_or(&self.recent.0[0])
+    }
+
+    /// The whole walk for one name. The caller holds the parent's latch, shared at least.
+    pub(super) fn walk(&self, parent: &Arc<Node>, name: Name<'_>) -> Result<Walk> {
+        let (upper_dir, lowers, dead) = {
+            let state = parent.state()?;
+            (state.upper.clone(), state.lowers.clone(), state.dead)
+        };
+        if dead {
+            return Ok(Walk { slot: Slot::Free, found: None });
+        }
+        let start = starts(lowers.as_deref().unwrap_or_default());
+        let mut slot = Slot::Free;
+        if let (Some(upper), Some(dir)) = (&self.upper, upper_dir) {
+            slot = match upper.lookup(dir.id(), name)? {
+                Lookup::Absent => Slot::Free,
+                Lookup::Whiteout(WhiteoutForm::Entry) => Slot::Whiteout,
+                Lookup::Whiteout(WhiteoutForm::Sibling) => Slot::Sibling,
+                Lookup::Found(entry) => {
+                    let found = self.found_in_upper(entry, name, &start)?;
+                    return Ok(Walk { slot: Slot::Object, found: Some(found) });
+                }
+            };
+            if slot != Slot::Free {
+                return Ok(Walk { slot, found: None });
+            }
+        }
+        let mut found = Vec::new();
+        let Some((attr, marks)) = self.descend(&start, name, Below::Nothing, &mut found)? else {
+            return Ok(Walk { slot, found: None });
+        };
+        Ok(Walk { slot, found: Some(self.found_below(attr, marks, found)?) })
+    }
+
+    fn found_in_upper(&self, entry: Entry, name: Name<'_>, below: &[Start]) -> Result<Candidate> {
+        let upper = self.writable()?;
+        let Entry { id, attr, marks } = entry;
+        let reference = Self::upper_ref(upper, id, attr.ino);
+        refuse_unknown(&marks, name.as_bytes())?;
+        let mut lowers = Vec::new();
+        let want = match attr.kind {
+            Kind::Dir => Some(Below::Dir),
+            Kind::File if marks.metacopy => Some(Below::Data),
+            _ => None,
+        };
+        if let Some(want) = want.filter(|_| !marks.opaque || marks.metacopy) {
+            match &marks.redirect {
+                None => drop(self.descend(below, name, want, &mut lowers)?),
+                Some(to) => {
+                    let roots = self.roots_below(0);
+                    drop(self.redirected(to, below, &roots, want, &mut lowers)?);
+                }
+            }
+            if lowers.is_empty() && (marks.redirect.is_some() || want == Below::Data) {
+                return Err(dangling(name, &marks));
+            }
+        }
+        let links = marks.nlink.map(|_| self.links_of(id, &attr, &marks, name, below));
+        let links = links.transpose()?;
+        let ino = match (marks.ino, lowers.first()) {
+            (Some(ino), _) => ino,
+            (None, Some(lower)) if attr.kind == Kind::Dir => {
+                let real = lower.layer().attr(lower.id())?.ino;
+                self.inos.map(lower.layer().fs(), real)
+            }
+            _ => self.inos.map(upper.fs(), attr.ino),
+        };
+        let attr = shown(attr, ino, 1 + lowers.len(), links.as_ref());
+        let upper = Some(reference);
+        Ok(Candidate { kind: attr.kind, ino, attr, upper, lowers, marks, links })
+    }
+
+    /// How many names a copied-up hard link has in the mount.
+    fn links_of(
+        &self,
+        id: Id,
+        attr: &Attr,
+        marks: &Marks,
+        name: Name<'_>,
+        below: &[Start],
+    ) -> Result<Links> {
+        let key = self.index_key_of_copy(id)?;
+        let Some(nlink) = marks.nlink else { return Ok(Links { key, count: attr.nlink }) };
+        let base = match nlink.base {
+            NlinkBase::Upper => attr.nlink,
+            // Written when the copy was made, and replaced right afterwards unless we crashed in
+            // between: so the lower file still has this very name.
+            NlinkBase::Lower => {
+                let mut lowers = Vec::new();
+                match self.descend(below, name, Below::Nothing, &mut lowers)? {
+                    Some((lower, _)) => lower.nlink,
+                    None => attr.nlink.saturating_sub(1),
+                }
+            }
+        };
+        Ok(Links { key, count: base.saturating_add_signed(nlink.delta) })
+    }
+
+    fn found_below(&self, attr: Attr, marks: Marks, lowers: Vec<Lower>) -> Result<Candidate> {
+        let Some(top) = lowers.first() else { return Err(crate::bug!("found in no layer")) };
+        let ino = self.inos.map(top.layer().fs(), attr.ino);
+        let kind = attr.kind;
+        if kind != Kind::Dir && attr.nlink > 1 {
+            // Another of its names may have been copied up: then this is that copy.
+            if let Some((upper, copy, links, marks)) = self.copy_in_index(top)? {
+                let attr = shown(copy, ino, 1, Some(&links));
+                let (upper, links) = (Some(upper), Some(links));
+                return Ok(Candidate { kind, ino, attr, upper, lowers, marks, links });
+            }
+        }
+        let attr = shown(attr, ino, lowers.len(), None);
+        Ok(Candidate { kind, ino, attr, upper: None, lowers, marks, links: None })
+    }
+
+    /// Whether the lower layers show anything at `name`, whatever the upper holds there.
+    pub(super) fn lower_shows(&self, parent: &Node, name: Name<'_>) -> Result<bool> {
+        let lowers = parent.state()?.lowers.clone();
+        let start = starts(lowers.as_deref().unwrap_or_default());
+        let mut found = Vec::new();
+        Ok(self.descend(&start, name, Below::Nothing, &mut found)?.is_some())
+    }
+
+    /// The node for what the walk found, with one reference more. `None`: the directory changed
+    /// meanwhile, walk again.
+    fn intern(
+        &self,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+        version: u32,
+        candidate: Candidate,
+    ) -> Result<Option<Arc<Node>>> {
+        let mut candidate = candidate;
+        loop {
+            let ino = candidate.ino;
+            let kind = candidate.kind;
+            let seen = candidate.seen();
+            let valid = || parent.version() == version;
+            let same = |node: &Node| seen.is(node, parent, name);
+            let mut left = Some(candidate);
+            let make = |id| match left.take() {
+                Some(candidate) => candidate.into_node(id, parent, name),
+                None => Node::new(id, ino, kind, State::new(None)),
+            };
+            match self.table.intern(ino, valid, same, make) {
+                Interned::Made(node) => {
+                    return Ok(Some(node));
+                }
+                Interned::Known(node) => {
+                    if let Some(candidate) = left {
+                        self.known_again(&node, &candidate)?;
+                    }
+                    return Ok(Some(node));
+                }
+                Interned::Stale => return Ok(None),
+                Interned::Conflict => match left {
+                    Some(mut again) => {
+                        tracing::warn!(name = %name, ino, "two objects claim one inode number");
+                        again.ino = self.inos.fresh();
+                        candidate = again;
+                    }
+                    None => return Err(crate::bug!("a conflict after the node was made")),
+                },
+            }
+        }
+    }
+
+    /// A node was found again, perhaps under another name: the upper layer may reach it there.
+    fn known_again(&self, node: &Arc<Node>, candidate: &Candidate) -> Result<()> {
+        let (Some(upper), Some(seen)) = (&self.upper, &candidate.upper) else { return Ok(()) };
+        let known = node.upper()?;
+        if let Some(known) = known.filter(|known| known.real_ino == seen.real_ino) {
+            upper.rebind(known.id(), seen.id());
+        }
+        Ok(())
+    }
+
+    /// A node for an object that an operation just made in `parent`, whose latch it holds.
+    pub(super) fn intern_made(
+        &self,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+        upper: UpperRef,
+        mut attr: Attr,
+        marks: Marks,
+    ) -> Result<(Arc<Node>, Attr)> {
+        let device = self.writable()?.fs();
+        let ino = self.inos.map(device, attr.ino);
+        attr.ino = ino;
+        let (kind, upper) = (attr.kind, Some(upper));
+        let candidate =
+            Candidate { kind, ino, attr, upper, lowers: Vec::new(), marks, links: None };
+        let version = parent.version();
+        match self.intern(parent, name, version, candidate)? {
+            Some(node) => {
+                attr.ino = node.ino;
+                Ok((node, attr))
+            }
+            None => Err(crate::bug!("a directory changed under its latch")),
+        }
+    }
+}
+
+/// What identifies a candidate when a node with its inode number is there already.
+struct Seen {
+    kind: Kind,
+    real: Option<u64>,
+    nlink: u32,
+}
+
+impl Seen {
+    fn is(&self, node: &Node, parent: &Node, name: Name<'_>) -> bool {
+        if node.kind != self.kind {
+            return false;
+        }
+        let Ok(state) = node.state() else { return true };
+        let here = || state.place.as_ref().is_some_and(|place| place.is(parent, name));
+        match (state.upper.as_ref().map(|upper| upper.real_ino), self.real) {
+            (Some(known), Some(seen)) => known == seen,
+            // Both lower: the number comes from the object itself.
+            (None, None) => true,
+            // One was found before a copy-up and the other after it; or a mark lies.
+            _ => here() || self.nlink > 1 || state.links().is_some(),
+        }
+    }
+}
+
+impl Candidate {
+    /// The inode number to show.
+    pub(super) fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    fn seen(&self) -> Seen {
+        let real = self.upper.as_ref().map(|upper| upper.real_ino);
+        Seen { kind: self.kind, real, nlink: self.attr.nlink }
+    }
+
+    fn into_node(self, id: NodeId, parent: &Arc<Node>, name: Name<'_>) -> Node {
+        // The caller holds a reference on the parent, so raising the count needs no lock.
+        parent.refs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let place = Place { parent: Arc::clone(parent), name: name.to_buf() };
+        let mut state = State::new(Some(place));
+        state.metacopy = self.marks.metacopy && self.upper.is_some();
+        state.impure = self.marks.impure;
+        state.opaque = self.marks.opaque;
+        state.default_acl = self.marks.default_acl;
+        if self.upper.is_some() && self.kind == Kind::Dir && self.marks.redirect.is_some() {
+            state.ext().redirect = self.marks.redirect;
+        }
+        if self.links.is_some() {
+            state.ext().links = self.links;
+        }
+        state.upper = self.upper;
+        let needed = state.upper.is_none() || state.metacopy || self.kind == Kind::Dir;
+        if needed && !self.lowers.is_empty() {
+            state.lowers = Some(self.lowers.into());
+        }
+        Node::new(id, self.ino, self.kind, state)
+    }
+}
+
+/// One lower directory to look in.
+#[derive(Clone, Copy)]
+pub(super) struct Start {
+    pub(super) layer: usize,
+    pub(super) dir: Id,
+}
+
+/// The directories of `lowers`, to look in.
+pub(super) fn starts(lowers: &[Lower]) -> Vec<Start> {
+    lowers.iter().map(|lower| Start { layer: lower.layer, dir: lower.id() }).collect()
+}
+
+/// What an object found higher up wants of the layers below it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Below {
+    /// Nothing was found yet.
+    Nothing,
+    /// Directories to merge with.
+    Dir,
+    /// A metacopy file's data.
+    Data,
+}
+
+impl Union {
+    /// Walks the lower directories `start` for `name` and appends what belongs to one object.
+    /// Returns the attributes and marks of the topmost one that was appended here.
+    pub(super) fn descend(
+        &self,
+        start: &[Start],
+        name: Name<'_>,
+        mut want: Below,
+        out: &mut Vec<Lower>,
+    ) -> Result<Option<(Attr, Marks)>> {
+        let mut first = None;
+        let mut pending = None;
+        for (position, at) in start.iter().enumerate() {
+            let Some(layer) = self.lowers.get(at.layer) else { continue };
+            let entry = match layer.lookup(at.dir, name)? {
+                Lookup::Absent => continue,
+                Lookup::Whiteout(_) => break,
+                Lookup::Found(entry) => entry,
+            };
+            let held = Held::new(Arc::clone(layer), entry.id);
+            refuse_unknown(&entry.marks, name.as_bytes())?;
+            let kind = entry.attr.kind;
+            match want {
+                Below::Dir if kind != Kind::Dir => break,
+                Below::Data if kind != Kind::File => break,
+                _ => {}
+            }
+            out.push(Lower { layer: at.layer, held });
+            let marks = entry.marks.clone();
+            if first.is_none() {
+                first = Some((entry.attr, entry.marks));
+            }
+            pending = (kind == Kind::File && marks.metacopy).then(|| marks.clone());
+            want = match kind {
+                Kind::Dir if !marks.opaque => Below::Dir,
+                Kind::File if marks.metacopy => Below::Data,
+                _ => break,
+            };
+            if let Some(to) = &marks.redirect {
+                let rest = start.get(position + 1..).unwrap_or_default();
+                let roots = self.roots_below(at.layer + 1);
+                let before = out.len();
+                self.redirected(to, rest, &roots, want, out)?;
+                if out.len() == before {
+                    return Err(dangling(name, &marks));
+                }
+                return Ok(first);
+            }
+        }
+        match pending {
+            Some(marks) => Err(dangling(name, &marks)),
+            None => Ok(first),
+        }
+    }
+
+    /// Follows a redirect: a name beside the present one (in the directories `beside`), or a path
+    /// from the roots of the layers below. Always goes down, so no cycle is possible.
+    fn redirected(
+        &self,
+        to: &[u8],
+        beside: &[Start],
+        roots: &[Start],
+        want: Below,
+        out: &mut Vec<Lower>,
+    ) -> Result<Option<(Attr, Marks)>> {
+        let component = |bytes| {
+            Name::new(bytes).map_err(|_| {
+                let shown = to.escape_ascii();
+                Error::new(Errno::EIO, format!("redirect '{shown}' leaves the layer; refused"))
+            })
+        };
+        let Some(path) = to.strip_prefix(b"/") else {
+            return self.descend(beside, component(to)?, want, out);
+        };
+        let mut at = roots.to_vec();
+        let mut keep = Vec::new();
+        let mut parts = path.split(|&b| b == b'/').filter(|part| !part.is_empty()).peekable();
+        while let Some(part) = parts.next() {
+            let name = component(part)?;
+            if parts.peek().is_none() {
+                return self.descend(&at, name, want, out);
+            }
+            let mut dirs = Vec::new();
+            match self.descend(&at, name, Below::Nothing, &mut dirs)? {
+                Some((attr, _)) if attr.kind == Kind::Dir => {}
+                _ => return Ok(None),
+            }
+            at = starts(&dirs);
+            // The ids in `at` live as long as these.
+            keep.push(dirs);
+        }
+        Ok(None)
+    }
+
+    /// The roots of the lower layers from `layer` down, as far as they are merged.
+    fn roots_below(&self, layer: usize) -> Vec<Start> {
+        let below = self.lowers.iter().enumerate().skip(layer);
+        below.map(|(layer, lower)| Start { layer, dir: lower.root() }).collect()
+    }
+}
+
+/// Attributes as the mount shows them. `layers`: how many directories are merged.
+pub(super) fn shown(mut attr: Attr, ino: u64, layers: usize, links: Option<&Links>) -> Attr {
+    attr.ino = ino;
+    if attr.kind == Kind::Dir && layers > 1 {
+        // The count of a merged directory's subdirectories would need a listing. 1 is what
+        // filesystems that do not count show (btrfs, the kernel's overlayfs), and find(1) knows it.
+        attr.nlink = 1;
+    }
+    if let Some(links) = links {
+        attr.nlink = links.count;
+    }
+    attr
+}
+
+/// A layer with marks that this version does not follow is never shown as if they were not there.
+pub(super) fn refuse_unknown(marks: &Marks, name: &[u8]) -> Result<()> {
+    match &marks.unknown {
+        None => Ok(()),
+        Some(mark) => {
+            let name = name.escape_ascii();
+            let text = format!("'{name}' carries {mark}, which this version cannot follow");
+            Err(Error::new(Errno::EIO, text))
+        }
+    }
+}
+
+fn dangling(name: Name<'_>, marks: &Marks) -> Error {
+    let what = if marks.metacopy { "metacopy file" } else { "redirected directory" };
+    let to = marks.redirect.as_deref().unwrap_or(name.as_bytes()).escape_ascii();
+    let text = format!("{what} {name:?}: no lower layer has '{to}'; is a layer missing?");
+    Error::new(Errno::EIO, text)
+}
