@@ -325,7 +325,7 @@ impl Data for FaultData {
 
     fn clone_from(&self, source: &dyn Data) -> Result<()> {
         step(&self.plan)?;
-        self.inner.clone_from(source)
+        Data::clone_from(&*self.inner, source)
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::attr::{Attr, Kind, SetAttr, SetTime};
 use crate::errno::{Errno, Error, Result};
-use crate::layer::{
-    Data, Held, How, Id, Layer, Lookup, Mark, New, Nlink, NlinkBase, Seek, Staged, Upper,
-};
+use crate::layer::{Data, Held, How, Id, Layer, Mark, New, Nlink, NlinkBase, Seek, Staged};
 use crate::layer::{What, marks};
 use crate::name::Name;
 
