@@ -193,6 +193,22 @@ impl Upper for FaultLayer {
         }
     }
 
+    fn discard_temp(&self, temp: Name<'_>) {
+        if step(&self.plan).is_ok() {
+            self.inner.discard_temp(temp);
+        }
+    }
+
+    fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()> {
+        step(&self.plan)?;
+        self.inner.clear_whiteout(dir, name)
+    }
+
+    fn clear_metacopy(&self, id: Id) -> Result<()> {
+        step(&self.plan)?;
+        self.inner.clear_metacopy(id)
+    }
+
     fn whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()> {
         step(&self.plan)?;
         self.inner.whiteout(dir, name, replace)
@@ -263,7 +279,6 @@ impl Upper for FaultLayer {
     }
 
     fn index(&self) -> Result<Id> {
-        step(&self.plan)?;
         self.inner.index()
     }
 
@@ -323,9 +338,9 @@ impl Data for FaultData {
         self.inner.copy_from(source, source_offset, offset, len)
     }
 
-    fn clone_from(&self, source: &dyn Data) -> Result<()> {
+    fn reflink_from(&self, source: &dyn Data) -> Result<()> {
         step(&self.plan)?;
-        Data::clone_from(&*self.inner, source)
+        self.inner.reflink_from(source)
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

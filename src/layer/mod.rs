@@ -427,7 +427,7 @@ pub trait Data: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `EOPNOTSUPP`, `EXDEV` or `EINVAL` where that is impossible; nothing has changed then.
-    fn clone_from(&self, source: &dyn Data) -> Result<()>;
+    fn reflink_from(&self, source: &dyn Data) -> Result<()>;
 
     /// The descriptor, where there is one.
     fn fd(&self) -> Option<BorrowedFd<'_>>;

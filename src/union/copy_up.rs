@@ -238,7 +238,7 @@ impl Union {
     /// the holes between them.
     fn copy_data(&self, from: &dyn Data, to: &dyn Data, attr: &Attr, len: u64) -> Result<()> {
         let _counted = Counted::new(&self.copying);
-        if len == attr.size && to.clone_from(from).is_ok() {
+        if len == attr.size && to.reflink_from(from).is_ok() {
             return Ok(());
         }
         let sparse = attr.blocks.saturating_mul(512) < attr.size;

@@ -193,7 +193,7 @@ impl Data for MemData {
         Ok(done)
     }
 
-    fn clone_from(&self, _source: &dyn Data) -> Result<()> {
+    fn reflink_from(&self, _source: &dyn Data) -> Result<()> {
         Err(Errno::EOPNOTSUPP.into())
     }
 

@@ -225,6 +225,33 @@ impl Upper for MemLayer {
         tree.forget(staged.id.0);
     }
 
+    fn discard_temp(&self, temp: Name<'_>) {
+        let mut tree = self.tree();
+        if let Some(ino) = tree.work.remove(temp.as_bytes()) {
+            tree.unnamed(ino);
+        }
+    }
+
+    fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()> {
+        let place = tree_place(dir, name);
+        let mut tree = self.tree();
+        if let Some(ino) = tree.at(place)?
+            && !matches!(tree.live(ino)?.body, Body::Whiteout)
+        {
+            return Err(Errno::EEXIST.into());
+        }
+        drop(tree);
+        self.unlink(dir, name)
+    }
+
+    fn clear_metacopy(&self, id: Id) -> Result<()> {
+        let mut tree = self.tree();
+        let marks = &mut tree.live_mut(id.0)?.marks;
+        marks.metacopy = false;
+        marks.redirect = None;
+        Ok(())
+    }
+
     fn whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()> {
         let mut tree = self.tree();
         let place = tree_place(dir, name);
