@@ -2,8 +2,9 @@
 
 pub mod aliases;
 pub mod args;
+mod below;
 mod check;
-mod diff;
+pub mod diff;
 mod doctor;
 mod log;
 mod mount;
@@ -12,6 +13,7 @@ pub mod output;
 mod overlap;
 mod stack;
 mod umount;
+pub mod verify;
 
 use std::ffi::OsString;
 

@@ -132,18 +132,19 @@ fn device() -> Result<(), Failure> {
 fn free(mountpoint: &Path) -> Result<(), Failure> {
     let what = || format!("mount point {}", shown(mountpoint));
     let unmount = || format!("unmount it first: plyfs umount {}", shown(mountpoint));
-    match mountinfo::at(mountpoint) {
-        Ok(Some(mount)) if mount.fstype == b"fuse.plyfs" => {
+    let mounts =
+        mountinfo::read().map_err(|error| Failure::new(what(), error, "is /proc mounted?"))?;
+    match mountinfo::at(&mounts, mountpoint) {
+        Some(mount) if mount.fs_type == "fuse.plyfs" => {
             let dead = rustix::fs::statfs(mountpoint).is_err();
             let why = if dead { "a dead plyfs mount is there" } else { "plyfs is mounted there" };
             Err(Failure::new(what(), why, unmount()))
         }
-        Ok(Some(_)) => match rustix::fs::statfs(mountpoint) {
+        Some(_) => match rustix::fs::statfs(mountpoint) {
             Ok(_) => Ok(()),
             Err(errno) => Err(Failure::new(what(), Error::from(errno), unmount())),
         },
-        Ok(None) => Ok(()),
-        Err(error) => Err(Failure::new(what(), error, "is /proc mounted?")),
+        None => Ok(()),
     }
 }
 
@@ -151,10 +152,10 @@ fn free(mountpoint: &Path) -> Result<(), Failure> {
 /// which is met when the layer is opened.)
 fn unused(upper: &Path) -> Result<(), Failure> {
     let mounts =
-        mountinfo::mounts().map_err(|error| Failure::new("mount", error, "is /proc mounted?"))?;
-    for mount in mounts.iter().filter(|mount| mount.fstype == b"overlay") {
+        mountinfo::read().map_err(|error| Failure::new("mount", error, "is /proc mounted?"))?;
+    for mount in mounts.iter().filter(|mount| mount.fs_type == "overlay") {
         let prefix = b"upperdir=".as_slice();
-        let mut options = mount.options.split(|&byte| byte == b',');
+        let mut options = mount.super_options.as_bytes().split(|&byte| byte == b',');
         if options.any(|option| option.strip_prefix(prefix) == Some(upper.as_os_str().as_bytes())) {
             return Err(Failure::new(
                 format!("upperdir {}", shown(upper)),

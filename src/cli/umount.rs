@@ -12,13 +12,13 @@ use crate::sys::{fuse_mount, mountinfo};
 pub(super) fn run(args: &UmountArgs) -> Outcome {
     let point = absolute(&args.mountpoint)?;
     let what = shown(&point);
-    let mount = mountinfo::at(&point)
-        .map_err(|error| Failure::new(&what, error, "is /proc mounted?"))?
-        .ok_or_else(|| {
-            Failure::new(&what, "nothing is mounted there", "'findmnt -t fuse.plyfs' lists mounts")
-        })?;
-    if mount.fstype != b"fuse.plyfs" {
-        let why = format!("a mount of type {} is there, not plyfs", mount.fstype.escape_ascii());
+    let mounts =
+        mountinfo::read().map_err(|error| Failure::new(&what, error, "is /proc mounted?"))?;
+    let mount = mountinfo::at(&mounts, &point).ok_or_else(|| {
+        Failure::new(&what, "nothing is mounted there", "'findmnt -t fuse.plyfs' lists mounts")
+    })?;
+    if mount.fs_type != "fuse.plyfs" {
+        let why = format!("a mount of type {} is there, not plyfs", mount.fs_type.display());
         return Err(Failure::new(&what, why, "use umount(8) if you mean that one"));
     }
     fuse_mount::unmount(&point, args.lazy).map_err(|error| {

@@ -32,6 +32,7 @@ pub mod dir;
 pub mod fault;
 pub mod marks;
 pub mod mem;
+pub mod walk;
 
 use std::fmt;
 use std::os::fd::BorrowedFd;

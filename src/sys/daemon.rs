@@ -32,6 +32,7 @@ const READY: u8 = b'+';
 const FAILED: u8 = b'-';
 
 /// Makes a child in a session of its own. There must be no other threads yet.
+#[allow(clippy::disallowed_methods, reason = "the errno of the call right before")]
 pub fn fork() -> Result<Forked> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     // SAFETY: this process has one thread, so the child's copy of every lock is free and its

@@ -25,6 +25,7 @@ pub const HELPER: &str = "fusermount3";
 
 /// What is to be mounted, in the kernel's terms.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "mount flags, each on its own")]
 pub struct FuseMount<'a> {
     /// Shown as the source in /proc/mounts; no comma.
     pub source: &'a str,

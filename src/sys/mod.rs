@@ -6,4 +6,5 @@ pub mod daemon;
 pub mod fuse_mount;
 pub mod limits;
 pub mod mountinfo;
+pub mod process;
 pub mod signal;

@@ -1,0 +1,107 @@
+//! What the layers below a layer show, for commands that compare one with the others.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::attr::Attr;
+use crate::errno::Result;
+use crate::layer::{Layer, Marks};
+use crate::name::Name;
+use crate::union::{NodeId, Options, Stack, Union};
+
+/// The union of some layers, without an upper one.
+#[derive(Debug)]
+pub(super) struct Below(Rc<Union>);
+
+/// An object in it, forgotten on drop.
+#[derive(Debug)]
+pub(super) struct Object {
+    union: Rc<Union>,
+    node: NodeId,
+    /// Its attributes.
+    pub attr: Attr,
+    /// Its path in that union, without a leading `/`.
+    pub path: Vec<u8>,
+}
+
+impl Below {
+    /// The union of `lowers`; `None` if there are none.
+    pub(super) fn new(lowers: &[Arc<dyn Layer>]) -> Result<Option<Self>> {
+        if lowers.is_empty() {
+            return Ok(None);
+        }
+        let stack = Stack { upper: None, lowers: lowers.to_vec() };
+        Ok(Some(Self(Rc::new(Union::new(stack, Options::default())?))))
+    }
+
+    /// Its root directory.
+    pub(super) fn root(&self) -> Result<Object> {
+        let node = self.0.root();
+        let attr = self.0.getattr(node)?;
+        Ok(Object { union: self.0.clone(), node, attr, path: Vec::new() })
+    }
+}
+
+impl Object {
+    /// What is at `name` in this directory.
+    pub(super) fn lookup(&self, name: &[u8]) -> Result<Option<Self>> {
+        if self.attr.kind != crate::attr::Kind::Dir {
+            return Ok(None);
+        }
+        let mut path = self.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        let found = self.union.lookup(self.node, Name::new(name)?)?;
+        Ok(found.map(|found| Self {
+            union: self.union.clone(),
+            node: found.node,
+            attr: found.attr,
+            path,
+        }))
+    }
+
+    /// What an object named `name`, with these marks, in an upper directory that this one lies
+    /// under, lies over: by its redirect if it has one, else by its name.
+    ///
+    /// # Errors
+    /// `EINVAL` for a redirect that no kernel writes: with `.`, `..` or empty components.
+    pub(super) fn under(&self, name: &[u8], marks: &Marks) -> Result<Option<Self>> {
+        let Some(redirect) = &marks.redirect else {
+            return self.lookup(name);
+        };
+        let Some(absolute) = redirect.strip_prefix(b"/") else {
+            return self.lookup(redirect);
+        };
+        let root = Below(self.union.clone()).root()?;
+        let mut at = Some(root);
+        for component in absolute.split(|&byte| byte == b'/') {
+            Name::new(component)?;
+            at = match at {
+                Some(dir) => dir.lookup(component)?,
+                None => None,
+            };
+        }
+        Ok(at)
+    }
+
+    /// The extended attributes that a user sees, sorted.
+    pub(super) fn xattrs(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut all = Vec::new();
+        for name in self.union.listxattr(self.node)? {
+            let value = self.union.getxattr(self.node, &name)?;
+            all.push((name, value));
+        }
+        all.sort();
+        Ok(all)
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        if self.node != self.union.root() {
+            self.union.forget(self.node, 1);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What this process is and may: capabilities, user namespace, limits, umask, kernel version.
+
+use rustix::process::Resource;
+use rustix::thread::CapabilitySet;
+
+/// A kernel version, `major.minor`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelVersion {
+    /// The 6 of 6.12.
+    pub major: u32,
+    /// The 12 of 6.12.
+    pub minor: u32,
+}
+
+/// Lets the mode bits of what this process makes be exactly those it asks for. The umask belongs
+/// to the whole process: call it once, at start.
+pub fn set_umask_zero() {
+    rustix::process::umask(rustix::fs::Mode::empty());
+}
+
+/// The running kernel's version; 0.0 if it cannot be made out.
+pub fn kernel_version() -> KernelVersion {
+    parse_version(&rustix::system::uname().release().to_string_lossy())
+}
+
+/// Reads the two leading numbers of a release such as `6.1.0-18-amd64`.
+fn parse_version(release: &str) -> KernelVersion {
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    KernelVersion { major: numbers.next().unwrap_or(0), minor: numbers.next().unwrap_or(0) }
+}
+
+/// Whether `CAP_SYS_ADMIN` is effective (in this process's own user namespace).
+pub fn has_sys_admin() -> bool {
+    has(CapabilitySet::SYS_ADMIN)
+}
+
+/// Whether `CAP_MKNOD` is effective.
+pub fn has_mknod() -> bool {
+    has(CapabilitySet::MKNOD)
+}
+
+fn has(capability: CapabilitySet) -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+}
+
+/// Whether this is the initial user namespace: the one where all ids map to themselves. A
+/// namespace made with that very map (only root can) passes for it.
+pub fn in_initial_user_namespace() -> bool {
+    match std::fs::read_to_string("/proc/self/uid_map") {
+        Ok(map) => map.split_ascii_whitespace().eq(["0", "0", "4294967295"]),
+        // Without user namespaces in the kernel there is only the initial one.
+        Err(_) => true,
+    }
+}
+
+/// How many descriptors this process may have open: the soft `RLIMIT_NOFILE`.
+pub fn nofile_limit() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The user and group that new files of this process belong to.
+pub fn fs_ids() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+#[cfg(test)]
+mod tests;
