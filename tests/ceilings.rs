@@ -115,6 +115,7 @@ impl Mount {
         let server = Command::new("prlimit")
             .arg(format!("--nofile={descriptors}:{descriptors}"))
             .args([env!("CARGO_BIN_EXE_plyfs"), "mount", "-f", "-o", &stack, &mnt])
+            .env("PLYFS_LOG", "plyfs=info")
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
