@@ -19,4 +19,6 @@ pub mod fuse;
 pub mod layer;
 pub mod name;
 pub mod sys;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod union;

@@ -333,7 +333,8 @@ pub trait Upper: Layer {
     /// the empty directory that is there.
     fn whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()>;
 
-    /// Removes the whiteout of `name`, in whichever form it is there, in one step.
+    /// Removes the whiteout of `name`, in one step: the one beside the name if there is one, else the
+    /// one that occupies it.
     fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()>;
 
     /// Renames `moved`, which is at `from`, to `to`, in one step. With [`RenameHow::Exchange`],

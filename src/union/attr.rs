@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::attr::{Attr, Kind, SetAttr};
+use crate::attr::{Attr, Kind, SetAttr, SetTime};
 use crate::errno::{Errno, Result};
 
 use super::lookup::shown;
@@ -68,11 +68,18 @@ impl Union {
             }
             set.perm = Some(perm);
         }
-        if set.size.is_some() && set.perm.is_none() && caller.uid != 0 {
-            // The kernel asks for this with a flag that tells whether the caller has CAP_FSETID;
-            // not every driver can pass it. The superuser is taken to have it.
-            let perm = self.attr_of(&node)?.perm;
-            set.perm = Some(without_set_id(perm)).filter(|cleared| *cleared != perm);
+        if let Some(size) = set.size {
+            let attr = self.attr_of(&node)?;
+            if size != attr.size && set.mtime.is_none() {
+                // A copy-up makes a copy of that size at once: the filesystem below sees no change.
+                set.mtime = Some(SetTime::Now);
+            }
+            if set.perm.is_none() && caller.uid != 0 {
+                // The kernel asks for this with a flag that tells whether the caller has
+                // CAP_FSETID; not every driver can pass it. The superuser is taken to have it.
+                let perm = without_set_id(attr.perm);
+                set.perm = Some(perm).filter(|perm| *perm != attr.perm);
+            }
         }
         let id = self.ensure_upper_len(&node, set.size.unwrap_or(u64::MAX))?;
         upper.setattr(id, &set)?;

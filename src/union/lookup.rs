@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::attr::{Attr, Kind};
 use crate::errno::{Errno, Error, Result};
 use crate::layer::{Entry, Held, Id, Lookup, Marks, NlinkBase, WhiteoutForm};
-use crate::name::{Name, NameBuf};
+use crate::name::Name;
 
 use super::ino;
 use super::node::{Links, Lower, Node, Place, State, UpperRef};
@@ -86,7 +86,8 @@ pub(super) struct Recent([Mutex<Option<Answer>>; 64]);
 struct Answer {
     parent: NodeId,
     version: u32,
-    name: NameBuf,
+    /// Keyed by a secret of this mount; 64 bits among 64 answers do not collide.
+    name_hash: u64,
     slot: Slot,
     node: Option<NodeId>,
 }
@@ -154,10 +155,11 @@ impl Union {
         version: u32,
         name: Name<'_>,
     ) -> Option<(Slot, Option<NodeId>)> {
-        let answer = self.recent_cell(parent, name).lock();
+        let name_hash = ino::hash(&self.hash, name.as_bytes());
+        let answer = self.recent_cell(parent, name_hash).lock();
         let answer = answer.as_ref()?;
         let same = answer.parent == parent.id && answer.version == version;
-        (same && answer.name.as_name() == name).then_some((answer.slot, answer.node))
+        (same && answer.name_hash == name_hash).then_some((answer.slot, answer.node))
     }
 
     fn remember(
@@ -168,13 +170,13 @@ impl Union {
         slot: Slot,
         node: Option<NodeId>,
     ) {
-        let (parent_id, name) = (parent.id, name.to_buf());
-        let mut cell = self.recent_cell(parent, name.as_name()).lock();
-        *cell = Some(Answer { parent: parent_id, version, name, slot, node });
+        let name_hash = ino::hash(&self.hash, name.as_bytes());
+        let mut cell = self.recent_cell(parent, name_hash).lock();
+        *cell = Some(Answer { parent: parent.id, version, name_hash, slot, node });
     }
 
-    fn recent_cell(&self, parent: &Node, name: Name<'_>) -> &Mutex<Option<Answer>> {
-        let hash = ino::hash(&self.hash, name.as_bytes()) ^ parent.id.0;
+    fn recent_cell(&self, parent: &Node, name_hash: u64) -> &Mutex<Option<Answer>> {
+        let hash = name_hash ^ parent.id.0;
         let index = usize::try_from(hash % 64).unwrap_or_default();
         self.recent.0.get(index).unwrap_or(&self.recent.0[0])
     }

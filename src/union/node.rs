@@ -6,9 +6,10 @@
 //!    copy-up and for whoever changes the node's place. One thread that needs several latches takes
 //!    them by [`lock_all`], which waits for one while it holds no other; so there is no order among
 //!    latches that could be violated, and nobody waits for a file while holding its directory.
-//! 2. [`Node::state`], never held over a system call, never while waiting for a latch. No two
-//!    states at once.
-//! 3. A shard of the node table, the caches: innermost, for a few instructions.
+//! 2. A shard of the node table, a cell of the cache of recent lookups: for a few instructions, never
+//!    over a system call.
+//! 3. [`Node::state`], innermost but for a layer's own locks: never held over a system call, never
+//!    while waiting for a latch, never two at once.
 //!
 //! A copy-up latches only its own node, for as long as it copies. It makes an entry in its parent's
 //! upper directory without the parent's latch; that is safe because the merged view does not

@@ -40,8 +40,13 @@ impl Union {
             let Some(moved) = &source.node else { return Err(Errno::ENOENT.into()) };
             let other = target.node.as_ref();
             self.may_rename((&from_dir, moved), (&to_dir, other), flag)?;
-            if other.is_some_and(|other| other.id == moved.id) {
-                return Ok(());
+            if let Some(other) = other {
+                if other.id == moved.id {
+                    return Ok(());
+                }
+                if flag == RenameFlag::None && other.is_dir() && !self.is_empty(other)? {
+                    return Err(Errno::ENOTEMPTY.into());
+                }
             }
             let from_id = self.ensure_upper(&from_dir)?;
             let to_id = self.ensure_upper(&to_dir)?;
@@ -49,6 +54,9 @@ impl Union {
             self.ensure_alias(&from_dir, from.1, moved)?;
             if let Some(other) = other {
                 self.prepare_target(&to_dir, to.1, other, flag)?;
+            }
+            if target.slot == Slot::Sibling && moved.is_dir() {
+                self.whiteout_as_entry(&to_dir, to_id, to.1)?;
             }
             let fallback: &Node = moved;
             let mut nodes: Vec<&Node> = vec![&from_dir, &to_dir, fallback];
@@ -104,7 +112,6 @@ impl Union {
         match (moved.is_dir(), other.is_dir()) {
             (true, false) => Err(Errno::ENOTDIR.into()),
             (false, true) => Err(Errno::EISDIR.into()),
-            (true, true) if !self.is_empty(other)? => Err(Errno::ENOTEMPTY.into()),
             _ => Ok(()),
         }
     }
@@ -123,6 +130,17 @@ impl Union {
         if self.hard_linked_below(other)? {
             self.ensure_alias(dir, name, other)?;
         }
+        Ok(())
+    }
+
+    /// Writes the whiteout beside `name` as one that occupies it. A directory that came to lie
+    /// beside its own whiteout would be opaque, and lose what it shows of lower layers.
+    fn whiteout_as_entry(&self, dir: &Node, id: Id, name: Name<'_>) -> Result<()> {
+        let upper = self.writable()?;
+        let _latch = dir.latch_write()?;
+        upper.whiteout(id, name, false)?;
+        upper.clear_whiteout(id, name)?;
+        dir.changed();
         Ok(())
     }
 

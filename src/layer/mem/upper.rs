@@ -235,10 +235,15 @@ impl Upper for MemLayer {
     fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()> {
         let place = tree_place(dir, name);
         let mut tree = self.tree();
-        if let Some(ino) = tree.at(place)?
-            && !matches!(tree.live(ino)?.body, Body::Whiteout)
-        {
-            return Err(Errno::EEXIST.into());
+        if tree.dir_mut(dir.0)?.siblings.remove(name.as_bytes()) {
+            tree.touch(place);
+            return Ok(());
+        }
+        match tree.at(place)? {
+            Some(ino) if !matches!(tree.live(ino)?.body, Body::Whiteout) => {
+                return Err(Errno::EEXIST.into());
+            }
+            _ => {}
         }
         drop(tree);
         self.unlink(dir, name)

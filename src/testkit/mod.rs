@@ -1,0 +1,31 @@
+//! What tests, fuzz targets and suites share: operations as programs do them, the one definition of
+//! correct, and trees to begin with.
+//!
+//! ```text
+//!     Op (random, on what exists) -- resolved against the Model --> Op (on paths)
+//!     Op on paths -- applied to --> Model, Union, a directory of the system: each a Target
+//!     Target -- tree() --> Vec<Seen> -- render() --> text that can be compared
+//! ```
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "this is test code: a surprise must stop the test"
+)]
+
+pub mod model;
+pub mod op;
+pub mod place;
+pub mod run;
+pub mod system;
+pub mod tree;
+pub mod union_target;
+
+pub use model::Model;
+pub use op::{At, Op};
+pub use place::Place;
+pub use run::{Outcome, Target};
+pub use tree::{Seen, TreeSpec};
