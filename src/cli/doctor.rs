@@ -138,7 +138,7 @@ fn descriptors() -> Item {
 
 /// What the filesystem of a directory allows.
 fn filesystem(dir: &Path) -> Result<Vec<Item>, Failure> {
-    let probe = dir::probe(dir).map_err(|error| {
+    let probe = dir::probe::probe(dir).map_err(|error| {
         let hint = "give a directory that you may write to";
         Failure::new(format!("doctor: {}", shown(dir)), error, hint)
     })?;

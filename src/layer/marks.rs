@@ -1,12 +1,322 @@
 //! The extended attributes that overlay formats write on objects: their names, their encoding, and
 //! what a user may see of them. Pure functions over bytes; the only place that knows a mark's name.
 
-/// The name under which an attribute that a user sets is stored, if that is another one.
-pub fn escape(_name: &[u8]) -> Option<Vec<u8>> {
-    None
+use super::{Mark, Marks, Nlink, NlinkBase};
+
+/// The prefixes under which overlay formats keep their marks.
+const PREFIXES: [&[u8]; 3] = [TRUSTED, USER, FUSE_OVERLAYFS];
+const TRUSTED: &[u8] = b"trusted.overlay.";
+const USER: &[u8] = b"user.overlay.";
+/// Read, never written.
+const FUSE_OVERLAYFS: &[u8] = b"user.fuseoverlayfs.";
+
+/// What follows the prefix in the stored name of an attribute that is no mark, but which a user
+/// named like one.
+const ESCAPE: &[u8] = b"overlay.";
+
+/// The default ACL of a directory.
+pub const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+
+/// Which attributes marks are written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// `trusted.overlay.`: needs `CAP_SYS_ADMIN` in the initial user namespace.
+    Trusted,
+    /// `user.overlay.`: regular files and directories only.
+    User,
 }
 
-/// The name under which a user sees a stored attribute; `None` for one of the format's own.
-pub fn unescape(stored: &[u8]) -> Option<Vec<u8>> {
-    Some(stored.to_vec())
+impl Namespace {
+    fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Trusted => TRUSTED,
+            Self::User => USER,
+        }
+    }
 }
+
+/// What a mark's name says, of the marks that this module decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// `opaque`: `y`, or `x` for a directory that holds whiteouts in attributes.
+    Opaque,
+    /// `redirect`
+    Redirect,
+    /// `metacopy`
+    Metacopy,
+    /// `impure`
+    Impure,
+    /// `nlink`
+    Nlink,
+    /// `origin`
+    Origin,
+    /// `whiteout`: an empty file is a whiteout, in a directory whose `opaque` is `x`.
+    Whiteout,
+    /// `plyfs.ino`
+    Ino,
+    /// `plyfs.literal`: the name begins with `.wh.` because a user called it so.
+    Literal,
+    /// `plyfs.kind`: what the empty file stands for.
+    Kind,
+    /// `plyfs.escapes`: the directory holds files with a `plyfs.kind`.
+    Escapes,
+}
+
+impl Tag {
+    /// The name after the prefix.
+    fn suffix(self) -> &'static [u8] {
+        match self {
+            Self::Opaque => b"opaque",
+            Self::Redirect => b"redirect",
+            Self::Metacopy => b"metacopy",
+            Self::Impure => b"impure",
+            Self::Nlink => b"nlink",
+            Self::Origin => b"origin",
+            Self::Whiteout => b"whiteout",
+            Self::Ino => b"plyfs.ino",
+            Self::Literal => b"plyfs.literal",
+            Self::Kind => b"plyfs.kind",
+            Self::Escapes => b"plyfs.escapes",
+        }
+    }
+
+    const ALL: [Self; 11] = [
+        Self::Opaque,
+        Self::Redirect,
+        Self::Metacopy,
+        Self::Impure,
+        Self::Nlink,
+        Self::Origin,
+        Self::Whiteout,
+        Self::Ino,
+        Self::Literal,
+        Self::Kind,
+        Self::Escapes,
+    ];
+
+    /// The name under which the mark is stored.
+    pub fn stored(self, namespace: Namespace) -> Vec<u8> {
+        [namespace.prefix(), self.suffix()].concat()
+    }
+}
+
+/// What a stored name is to a reader of marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// No mark: an attribute of the user's, perhaps escaped.
+    Plain,
+    /// A mark that this module decodes.
+    Known(Tag),
+    /// A mark that may be passed over.
+    Harmless,
+    /// A mark whose meaning is not followed.
+    Unknown,
+}
+
+/// Sorts a stored name.
+pub fn classify(stored: &[u8]) -> Class {
+    let Some((prefix, suffix)) = split(stored) else { return Class::Plain };
+    if suffix.starts_with(ESCAPE) {
+        return Class::Plain;
+    }
+    if let Some(tag) = Tag::ALL.into_iter().find(|tag| tag.suffix() == suffix) {
+        return Class::Known(tag);
+    }
+    // The kernel's `protattr` keeps inode flags that a lower file had; no content depends on it.
+    let harmless: &[&[u8]] = &[b"upper", b"uuid", b"protattr"];
+    if harmless.contains(&suffix) || suffix.starts_with(b"plyfs.") {
+        return Class::Harmless;
+    }
+    // fuse-overlayfs marks what it created so; nothing is to be followed.
+    if prefix == FUSE_OVERLAYFS && suffix == b"whiteout" {
+        return Class::Harmless;
+    }
+    Class::Unknown
+}
+
+fn split(name: &[u8]) -> Option<(&'static [u8], &[u8])> {
+    PREFIXES.into_iter().find_map(|prefix| name.strip_prefix(prefix).map(|rest| (prefix, rest)))
+}
+
+/// Whether the stored name is a mark, which no user sees.
+pub fn is_private(stored: &[u8]) -> bool {
+    classify(stored) != Class::Plain
+}
+
+/// The name to store for an attribute that a user calls `name`, if it is another one: a name that
+/// would be taken for a mark. `trusted.overlay.x` becomes `trusted.overlay.overlay.x`, as the
+/// kernel's overlayfs has it.
+pub fn escape(name: &[u8]) -> Option<Vec<u8>> {
+    split(name).map(|(prefix, rest)| [prefix, ESCAPE, rest].concat())
+}
+
+/// The name that a user sees for a stored one; `None` if that is a mark.
+pub fn unescape(stored: &[u8]) -> Option<Vec<u8>> {
+    match split(stored) {
+        None => Some(stored.to_vec()),
+        Some((prefix, rest)) => rest.strip_prefix(ESCAPE).map(|rest| [prefix, rest].concat()),
+    }
+}
+
+/// The stored name and value of a mark.
+pub fn encode(mark: &Mark<'_>, namespace: Namespace) -> (Vec<u8>, Vec<u8>) {
+    let (tag, value) = match mark {
+        Mark::Opaque => (Tag::Opaque, b"y".to_vec()),
+        Mark::Redirect(path) => (Tag::Redirect, path.to_vec()),
+        Mark::Impure => (Tag::Impure, b"y".to_vec()),
+        Mark::Ino(ino) => (Tag::Ino, ino.to_string().into_bytes()),
+        Mark::Nlink(nlink) => (Tag::Nlink, encode_nlink(*nlink)),
+        Mark::Origin(handle) => (Tag::Origin, handle.to_vec()),
+    };
+    (tag.stored(namespace), value)
+}
+
+/// All that the marks on one object say: what the union knows of, and what stays in the layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decoded {
+    /// For the union.
+    pub marks: Marks,
+    /// The directory holds whiteouts in attributes (`opaque=x`).
+    pub xattr_whiteouts: bool,
+    /// The object is a whiteout, if it is an empty file in a directory that may hold such.
+    pub whiteout: bool,
+    /// The name begins with `.wh.` because a user called it so.
+    pub literal: bool,
+    /// A character device 0:0 that a user made.
+    pub char_zero: bool,
+    /// The directory may hold such devices.
+    pub escapes: bool,
+}
+
+/// Decodes the marks among the attributes called `names`, fetching those values that matter.
+/// `get` returns the value of one; `None` if it has gone meanwhile.
+pub fn decode<E>(
+    names: &[Vec<u8>],
+    mut get: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Decoded, E> {
+    let mut decoded = Decoded::default();
+    let mut origin = None;
+    for name in names {
+        match classify(name) {
+            Class::Plain if name == DEFAULT_ACL => decoded.marks.default_acl = true,
+            Class::Plain | Class::Harmless => {}
+            Class::Unknown => decoded.refuse(name, ""),
+            Class::Known(Tag::Origin) => origin = Some(name),
+            Class::Known(Tag::Impure) => decoded.marks.impure = true,
+            Class::Known(Tag::Whiteout) => decoded.whiteout = true,
+            Class::Known(Tag::Literal) => decoded.literal = true,
+            Class::Known(Tag::Escapes) => decoded.escapes = true,
+            Class::Known(tag) => {
+                if let Some(value) = get(name)? {
+                    decoded.take(tag, name, &value);
+                }
+            }
+        }
+    }
+    if let (Some(name), true) = (origin, decoded.marks.nlink.is_some()) {
+        decoded.marks.origin = get(name)?.map(Vec::into_boxed_slice);
+    }
+    Ok(decoded)
+}
+
+impl Decoded {
+    /// Takes in one mark whose value matters.
+    fn take(&mut self, tag: Tag, name: &[u8], value: &[u8]) {
+        let marks = &mut self.marks;
+        match tag {
+            Tag::Opaque if value == b"y" => marks.opaque = true,
+            Tag::Opaque if value == b"x" => self.xattr_whiteouts = true,
+            Tag::Redirect if is_redirect(value) => marks.redirect = Some(value.into()),
+            Tag::Metacopy if is_bare_metacopy(value) => marks.metacopy = true,
+            Tag::Metacopy => self.refuse(name, " with a digest"),
+            Tag::Nlink => match decode_nlink(value) {
+                Some(nlink) => marks.nlink = Some(nlink),
+                None => self.refuse(name, " of no known form"),
+            },
+            Tag::Ino => match decode_ino(value) {
+                Some(ino) => marks.ino = Some(ino),
+                None => self.refuse(name, " of no known form"),
+            },
+            Tag::Kind if value == CHAR_ZERO => self.char_zero = true,
+            _ => self.refuse(name, " of no known value"),
+        }
+    }
+
+    fn refuse(&mut self, name: &[u8], why: &str) {
+        if self.marks.unknown.is_none() {
+            self.marks.unknown = Some(format!("{}{why}", name.escape_ascii()).into());
+        }
+    }
+}
+
+/// The value of `plyfs.kind` for a character device 0:0.
+pub const CHAR_ZERO: &[u8] = b"c0:0";
+
+/// A redirect is an absolute path without empty, `.` or `..` components, or one plain name.
+fn is_redirect(value: &[u8]) -> bool {
+    let is_name =
+        |name: &[u8]| !name.is_empty() && name != b"." && name != b".." && !name.contains(&0);
+    match value.strip_prefix(b"/") {
+        Some(path) => path.split(|&byte| byte == b'/').all(is_name),
+        None => is_name(value) && !value.contains(&b'/'),
+    }
+}
+
+/// A metacopy mark is empty, or the kernel's `struct ovl_metacopy` (version, length, flags, digest
+/// algorithm) without a digest.
+fn is_bare_metacopy(value: &[u8]) -> bool {
+    matches!(value, [] | [0, 4, 0, 0] | b"y")
+}
+
+fn encode_nlink(nlink: Nlink) -> Vec<u8> {
+    let base = match nlink.base {
+        NlinkBase::Upper => 'U',
+        NlinkBase::Lower => 'L',
+    };
+    format!("{base}{:+}", nlink.delta).into_bytes()
+}
+
+fn decode_nlink(value: &[u8]) -> Option<Nlink> {
+    let (base, delta) = value.split_first()?;
+    let base = match base {
+        b'U' => NlinkBase::Upper,
+        b'L' => NlinkBase::Lower,
+        _ => return None,
+    };
+    if !matches!(delta.first(), Some(b'+' | b'-')) {
+        return None;
+    }
+    Some(Nlink { base, delta: std::str::from_utf8(delta).ok()?.parse().ok()? })
+}
+
+fn decode_ino(value: &[u8]) -> Option<u64> {
+    if value.first() == Some(&b'+') {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok().filter(|&ino| ino != 0)
+}
+
+/// The bytes of a file handle before the handle itself in `struct ovl_fb`.
+const FB_HEADER: usize = 21;
+
+/// A file handle in the form of the kernel's `overlay.origin` (`struct ovl_fb`): version 0, magic
+/// 0xfb, length, flags, type, UUID of the filesystem, handle. `None` for a handle too long or of a
+/// type that the form cannot hold.
+pub fn encode_origin(uuid: &[u8; 16], kind: i32, handle: &[u8]) -> Option<Vec<u8>> {
+    let len = u8::try_from(FB_HEADER + handle.len()).ok()?;
+    let kind = u8::try_from(kind).ok()?;
+    let flags = u8::from(cfg!(target_endian = "big"));
+    let mut fb = Vec::with_capacity(len.into());
+    fb.extend_from_slice(&[0, 0xfb, len, flags, kind]);
+    fb.extend_from_slice(uuid);
+    fb.extend_from_slice(handle);
+    Some(fb)
+}
+
+/// The name of an origin's entry in the index: its bytes in hexadecimal.
+pub fn index_name(origin: &[u8]) -> Vec<u8> {
+    origin.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests;

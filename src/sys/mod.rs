@@ -2,9 +2,26 @@
 //! reads `errno`.
 #![allow(unsafe_code, reason = "this is the room for it")]
 
+pub mod clone;
 pub mod daemon;
 pub mod fuse_mount;
+pub mod handle;
 pub mod limits;
 pub mod mountinfo;
+pub mod object;
 pub mod process;
 pub mod signal;
+pub mod xattr;
+
+use crate::errno::{Errno, Result};
+
+/// What a raw system call returned: its value, or the error it left in `errno`.
+fn cvt(returned: libc::c_long) -> Result<usize> {
+    usize::try_from(returned).map_err(|_| last_errno().into())
+}
+
+/// The error of the system call that this thread made last.
+#[allow(clippy::disallowed_methods, reason = "this is where errno is read")]
+fn last_errno() -> Errno {
+    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}

@@ -1,1 +1,0 @@
-//! A directory in overlay format, as a layer.

@@ -1,0 +1,154 @@
+//! What a directory can do as an upper layer, found out by doing it.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags};
+
+use super::work;
+use crate::errno::{Context, Errno, Error, Result};
+use crate::layer::marks::{Namespace, Tag};
+use crate::sys::object::Object;
+use crate::sys::{handle, xattr};
+
+/// What a filesystem and our privileges on it allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
+pub struct Probe {
+    /// Which extended attributes marks can be written as; none where neither can.
+    pub namespace: Option<Namespace>,
+    /// Character devices 0:0 can be made: whiteouts as the kernel writes them.
+    pub char_whiteouts: bool,
+    /// A rename can leave a whiteout behind in the same step (`RENAME_WHITEOUT`).
+    pub rename_whiteout: bool,
+    /// Two entries can change places in one step (`RENAME_EXCHANGE`).
+    pub exchange: bool,
+    /// A rename can refuse to replace (`RENAME_NOREPLACE`).
+    pub no_replace: bool,
+    /// Files without a name (`O_TMPFILE`).
+    pub tmpfile: bool,
+    /// Files can share blocks (`FICLONE`).
+    pub reflink: bool,
+    /// Listings tell the type of entries.
+    pub d_type: bool,
+    /// Objects have handles that survive a remount.
+    pub handles: bool,
+}
+
+/// Finds out what the filesystem of the directory `path` allows, in a temporary directory there.
+pub fn probe(path: &Path) -> Result<Probe> {
+    let dir = super::open_dir(path).context(|| path.display())?;
+    run(dir.as_fd()).context(|| path.display())
+}
+
+/// The entries that a probe makes in its directory.
+const FILE: &str = "file";
+const OTHER: &str = "other";
+const WHITEOUT: &str = "whiteout";
+const MOVED: &str = "moved";
+
+/// Finds out what the filesystem of `parent` allows.
+pub(super) fn run(parent: BorrowedFd<'_>) -> Result<Probe> {
+    let name = format!("#probe-{:x}", std::process::id());
+    work::remove(parent, name.as_bytes())?;
+    rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o700))?;
+    let probed = run_in(parent, &name);
+    let removed = work::remove(parent, name.as_bytes());
+    let probe = probed?;
+    removed?;
+    Ok(probe)
+}
+
+fn run_in(parent: BorrowedFd<'_>, name: &str) -> Result<Probe> {
+    let dir = Object::Entry(parent, name.as_bytes()).open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let rename = |from: &str, to: &str, flags| {
+        rustix::fs::renameat_with(&dir, from, &dir, to, flags).is_ok()
+    };
+    let file = create(&dir, FILE)?;
+    let other = create(&dir, OTHER)?;
+    rustix::io::pwrite(&file, b"plyfs", 0)?;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o600);
+    let char_whiteouts =
+        rustix::fs::mknodat(&dir, WHITEOUT, FileType::CharacterDevice, Mode::empty(), 0).is_ok();
+    Ok(Probe {
+        namespace: namespace(&dir),
+        char_whiteouts,
+        tmpfile: rustix::fs::openat(&dir, ".", flags, mode).is_ok(),
+        reflink: rustix::fs::ioctl_ficlone(&other, &file).is_ok(),
+        d_type: lists_types(&dir),
+        handles: matches!(handle::of(Object::dir(&dir)), Ok(Some(_))),
+        exchange: rename(FILE, OTHER, RenameFlags::EXCHANGE),
+        no_replace: rename(FILE, MOVED, RenameFlags::NOREPLACE)
+            && !rename(OTHER, MOVED, RenameFlags::NOREPLACE),
+        rename_whiteout: rename(MOVED, FILE, RenameFlags::WHITEOUT)
+            && is_whiteout(&dir, MOVED).unwrap_or(false),
+    })
+}
+
+fn create(dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?)
+}
+
+/// The first of the two namespaces in which a mark can be written and read back.
+fn namespace(dir: &OwnedFd) -> Option<Namespace> {
+    [Namespace::Trusted, Namespace::User].into_iter().find(|namespace| {
+        let (object, name) = (Object::dir(dir), Tag::Opaque.stored(*namespace));
+        xattr::set(object, &name, b"y", 0).is_ok()
+            && matches!(xattr::get(object, &name), Ok(Some(value)) if value == b"y")
+    })
+}
+
+fn is_whiteout(dir: &OwnedFd, name: &str) -> Result<bool> {
+    Ok(Object::Entry(dir.as_fd(), name.as_bytes()).stat()?.attr.is_char_zero())
+}
+
+fn lists_types(dir: &OwnedFd) -> bool {
+    let Ok(listing) = Object::dir(dir).open(OFlags::RDONLY | OFlags::DIRECTORY) else {
+        return false;
+    };
+    let mut buf = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(listing, &mut buf);
+    while let Some(Ok(entry)) = entries.next() {
+        if entry.file_name().to_bytes() == FILE.as_bytes() {
+            return entry.file_type() == FileType::RegularFile;
+        }
+    }
+    false
+}
+
+impl Probe {
+    /// The namespace to write, if this directory can be an upper layer at all.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`, with what is missing and what to do.
+    pub(super) fn require(&self) -> Result<Namespace> {
+        let missing = match self {
+            Self { exchange: false, .. } => "entries cannot change places (RENAME_EXCHANGE)",
+            Self { no_replace: false, .. } => "a rename cannot refuse to replace",
+            Self { namespace: Some(namespace), .. } => return Ok(*namespace),
+            Self { namespace: None, .. } => {
+                "neither trusted.* nor user.* extended attributes can be written"
+            }
+        };
+        let text = format!(
+            "its filesystem cannot hold an upper layer: {missing}; put upperdir and workdir on \
+             ext4, XFS, Btrfs or tmpfs"
+        );
+        Err(Error::new(Errno::EOPNOTSUPP, text))
+    }
+}
+
+/// Whether `path` is a directory on the same mount as `other`; a rename leads from one to the other
+/// then.
+pub(super) fn same_mount(one: &OwnedFd, other: &OwnedFd) -> Result<bool> {
+    let (one, other) = (Object::dir(one).stat()?, Object::dir(other).stat()?);
+    Ok((one.dev, one.mount) == (other.dev, other.mount))
+}
+
+/// Whether `path` exists, whatever it is.
+pub(super) fn exists(path: &Path) -> bool {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}

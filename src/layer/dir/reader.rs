@@ -1,0 +1,362 @@
+//! Reading a tree in overlay format: lookups and listings with every encoding of a whiteout.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, OFlags, RawDir};
+
+use super::data::FileData;
+use super::slots::{Flags, Spot};
+use super::tree::{ROOT, Tree};
+use crate::attr::{Attr, Kind, StatFs};
+use crate::errno::{Context, Errno, Error, Result};
+use crate::layer::marks::{self, Class, Decoded, Tag};
+use crate::layer::{DirItem, Entry, Id, Lookup, Marks, WhiteoutForm};
+use crate::name::{NAME_MAX, Name};
+use crate::sys::object::Object;
+use crate::sys::{handle, xattr};
+
+/// What a whiteout beside the name it hides begins with.
+pub(super) const DOT_WH: &[u8] = b".wh.";
+/// The entry that makes the directory it is in opaque.
+const DOT_WH_OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// The room for one getdents64 call, in bytes.
+const LISTING: usize = 32 * 1024;
+
+/// All marks on an object.
+pub(super) fn decode(object: Object<'_>) -> Result<Decoded> {
+    marks::decode(&xattr::list(object)?, |name| xattr::get(object, name))
+}
+
+/// The object's attributes, unless there is none.
+fn stat_if_any(object: Object<'_>) -> Result<Option<Attr>> {
+    match object.stat() {
+        Ok(stat) => Ok(Some(stat.attr)),
+        // A name too long for the filesystem is one that it does not hold.
+        Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Shows a file that stands for a device 0:0 as one.
+fn as_char_zero(attr: &mut Attr) {
+    attr.kind = Kind::Char;
+    attr.rdev = 0;
+    attr.size = 0;
+    attr.blocks = 0;
+}
+
+impl Tree {
+    /// See [`Layer::lookup`](crate::layer::Layer::lookup).
+    pub(super) fn lookup(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
+        let fd = self.dir_fd(dir)?;
+        let around = self.slots.get(dir)?.flags;
+        let object = Object::Entry(fd.as_fd(), name.as_bytes());
+        let Some(mut attr) = stat_if_any(object)? else {
+            return self.lookup_sibling(&fd, around, name);
+        };
+        if attr.is_char_zero() {
+            return Ok(Lookup::Whiteout(WhiteoutForm::Entry));
+        }
+        let is_dir = attr.kind == Kind::Dir;
+        let dot_wh = name.as_bytes().starts_with(DOT_WH);
+        let marked = self.changes || is_dir || dot_wh || may_be_marked(&attr, around);
+        let mut decoded = if marked { decode(object)? } else { Decoded::default() };
+        if dot_wh && !decoded.literal {
+            return self.lookup_sibling(&fd, around, name);
+        }
+        let empty_file = attr.kind == Kind::File && attr.size == 0;
+        if empty_file && decoded.whiteout && around.has(Flags::XATTR_WHITEOUTS) {
+            return Ok(Lookup::Whiteout(WhiteoutForm::Entry));
+        }
+        if empty_file && decoded.char_zero {
+            as_char_zero(&mut attr);
+        }
+        let mut opened = None;
+        if is_dir {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let inside = object.open(flags)?;
+            decoded.marks.opaque = decoded.marks.opaque
+                || has_opaque_entry(&inside)?
+                || is_whited_out(&fd, around, name)?;
+            opened = Some(inside);
+        }
+        let flags = flags_of(&attr, &decoded, marked && self.changes);
+        let id = self.insert(dir, name.to_buf(), attr.kind, attr.ino, flags)?;
+        if let Some(opened) = opened {
+            self.descriptors.insert(id, Arc::new(opened));
+        }
+        Ok(Lookup::Found(Entry { id, attr, marks: decoded.marks }))
+    }
+
+    /// There is no object of that name: a whiteout beside it, perhaps.
+    fn lookup_sibling(&self, dir: &OwnedFd, around: Flags, name: Name<'_>) -> Result<Lookup> {
+        Ok(if is_whited_out(dir, around, name)? {
+            Lookup::Whiteout(WhiteoutForm::Sibling)
+        } else {
+            Lookup::Absent
+        })
+    }
+
+    /// The attributes of the object.
+    pub(super) fn attr(&self, id: Id) -> Result<Attr> {
+        self.on(id, |object, spot| self.attr_at(object, spot))
+    }
+
+    /// The attributes of an object that is known to be at `object`.
+    pub(super) fn attr_at(&self, object: Object<'_>, spot: &Spot) -> Result<Attr> {
+        let mut attr = object.stat()?.attr;
+        if self.changes && spot.ino != 0 && spot.ino != attr.ino {
+            return Err(Errno::ESTALE.into());
+        }
+        if spot.flags.has(Flags::CHAR_ZERO) {
+            as_char_zero(&mut attr);
+        }
+        Ok(attr)
+    }
+
+    /// The marks of the object.
+    pub(super) fn marks(&self, id: Id) -> Result<Marks> {
+        let mut decoded = self.on(id, |object, _| decode(object))?;
+        let spot = self.slots.get(id)?;
+        if spot.kind == Kind::Dir && !decoded.marks.opaque {
+            let beside = match &spot.name {
+                Some(name) => {
+                    let around = self.slots.get(spot.parent)?.flags;
+                    is_whited_out(&*self.dir_fd(spot.parent)?, around, name.as_name())?
+                }
+                None => false,
+            };
+            decoded.marks.opaque = beside || has_opaque_entry(&*self.dir_fd(id)?)?;
+        }
+        self.slots.set_flag(id, Flags::MARKS_KNOWN, true);
+        Ok(decoded.marks)
+    }
+
+    /// The root's attributes and marks; notes what they mean for lookups in it.
+    pub(super) fn root_entry(&self) -> Result<(Attr, Marks)> {
+        let attr = self.attr(ROOT)?;
+        let decoded = self.on(ROOT, |object, _| decode(object))?;
+        self.note_dir(ROOT, &attr, &decoded);
+        Ok((attr, self.marks(ROOT)?))
+    }
+
+    /// Notes what the attributes and marks of a directory mean for its entries.
+    pub(super) fn note_dir(&self, id: Id, attr: &Attr, decoded: &Decoded) {
+        let flags = flags_of(attr, decoded, true);
+        for flag in [Flags::XATTR_WHITEOUTS, Flags::ESCAPES, Flags::PLAIN] {
+            self.slots.set_flag(id, flag, flags.has(flag));
+        }
+    }
+
+    /// See [`Layer::readdir`](crate::layer::Layer::readdir).
+    pub(super) fn readdir(
+        &self,
+        dir: Id,
+        each: &mut dyn FnMut(DirItem<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let fd = self.dir_fd(dir)?;
+        let flags = self.slots.get(dir)?.flags;
+        let listing = Object::dir(&*fd).open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut buf = vec![MaybeUninit::uninit(); LISTING];
+        let mut entries = RawDir::new(&listing, &mut buf);
+        let mut dot_wh = false;
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let stored = entry.file_name().to_bytes();
+            if stored == b"." || stored == b".." || stored == DOT_WH_OPAQUE {
+                dot_wh |= stored == DOT_WH_OPAQUE;
+                continue;
+            }
+            let object = Object::Entry(fd.as_fd(), stored);
+            let raw = (entry.file_type(), entry.ino());
+            let found = match see(object, raw, stored, flags) {
+                Ok(found) => found,
+                // Gone since it was listed.
+                Err(error) if error.errno() == Errno::ENOENT => continue,
+                Err(error) => return Err(error),
+            };
+            let (name, kind, ino) = match found {
+                Seen::Object(kind) => (stored, Some(kind), entry.ino()),
+                Seen::Whiteout => (stored, None, 0),
+                Seen::Sibling(name) => {
+                    dot_wh = true;
+                    (name, None, 0)
+                }
+            };
+            // What can be no name of ours (".wh." alone) hides nothing.
+            let Ok(name) = Name::new(name) else { continue };
+            each(DirItem { name, kind, ino })?;
+        }
+        if !dot_wh {
+            self.slots.set_flag(dir, Flags::NO_DOT_WH, true);
+        }
+        Ok(())
+    }
+
+    /// See [`Layer::open`](crate::layer::Layer::open).
+    pub(super) fn open(&self, id: Id, write: bool) -> Result<FileData> {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        self.on(id, |object, spot| {
+            if spot.kind != Kind::File {
+                return Err(Errno::EINVAL.into());
+            }
+            let data = FileData::new(object.open(access)?);
+            if self.changes {
+                let attr = data.stat()?;
+                if attr.kind != Kind::File || (spot.ino != 0 && attr.ino != spot.ino) {
+                    return Err(Errno::ESTALE.into());
+                }
+            } else if !spot.flags.has(Flags::MARKS_KNOWN) {
+                refuse_metacopy(&data)?;
+            }
+            Ok(data)
+        })
+    }
+
+    /// See [`Layer::handle`](crate::layer::Layer::handle).
+    pub(super) fn handle(&self, id: Id) -> Result<Option<Vec<u8>>> {
+        let Some(handle) = self.on(id, |object, _| handle::of(object))? else { return Ok(None) };
+        let uuid = match self.uuid.get() {
+            Some(uuid) => *uuid,
+            None => {
+                let root = self.dir_fd(ROOT)?;
+                let open = Object::dir(&*root).open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+                *self.uuid.get_or_init(|| handle::fs_uuid(&open))
+            }
+        };
+        Ok(marks::encode_origin(&uuid, handle.kind, &handle.bytes))
+    }
+
+    /// See [`Layer::statfs`](crate::layer::Layer::statfs).
+    pub(super) fn statfs(&self) -> Result<StatFs> {
+        let stat = rustix::fs::fstatvfs(&*self.dir_fd(ROOT)?)?;
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Ok(StatFs {
+            blocks: stat.f_blocks,
+            bfree: stat.f_bfree,
+            bavail: stat.f_bavail,
+            files: stat.f_files,
+            ffree: stat.f_ffree,
+            bsize: small(stat.f_bsize),
+            frsize: small(stat.f_frsize),
+            namelen: small(stat.f_namemax),
+        })
+    }
+}
+
+/// Whether marks may change what a regular file of a lower layer is: an empty one may be a
+/// whiteout or a device where the directory says so; one with fewer blocks than bytes may have
+/// its data in another layer.
+fn may_be_marked(attr: &Attr, around: Flags) -> bool {
+    if attr.kind != Kind::File {
+        return false;
+    }
+    if attr.size == 0 {
+        return around.has(Flags::XATTR_WHITEOUTS) || around.has(Flags::ESCAPES);
+    }
+    attr.blocks.saturating_mul(512) < attr.size
+}
+
+/// What is to be remembered of an object.
+fn flags_of(attr: &Attr, decoded: &Decoded, marks_known: bool) -> Flags {
+    let is_dir = attr.kind == Kind::Dir;
+    let setgid = u32::from(attr.perm) & libc::S_ISGID != 0;
+    Flags::default()
+        .with(Flags::XATTR_WHITEOUTS, is_dir && decoded.xattr_whiteouts)
+        .with(Flags::ESCAPES, is_dir && decoded.escapes)
+        .with(Flags::PLAIN, is_dir && !setgid && !decoded.marks.default_acl)
+        .with(Flags::CHAR_ZERO, attr.kind == Kind::Char && decoded.char_zero)
+        .with(Flags::MARKS_KNOWN, marks_known || decoded.marks.metacopy)
+}
+
+/// Whether the directory holds the entry that makes it opaque.
+fn has_opaque_entry(dir: &OwnedFd) -> Result<bool> {
+    Ok(stat_if_any(Object::Entry(dir.as_fd(), DOT_WH_OPAQUE))?.is_some())
+}
+
+/// Whether there is a whiteout beside `name`.
+fn is_whited_out(dir: &OwnedFd, around: Flags, name: Name<'_>) -> Result<bool> {
+    let beside = [DOT_WH, name.as_bytes()].concat();
+    if around.has(Flags::NO_DOT_WH) || beside.len() > NAME_MAX || beside == DOT_WH_OPAQUE {
+        return Ok(false);
+    }
+    let object = Object::Entry(dir.as_fd(), &beside);
+    match stat_if_any(object)? {
+        // A device 0:0 of that name hides that very name, and is the kernel's doing.
+        Some(attr) if attr.is_char_zero() => Ok(false),
+        Some(_) => Ok(!has_tag(object, Tag::Literal)?),
+        None => Ok(false),
+    }
+}
+
+/// Whether the object carries a mark, in whichever namespace.
+fn has_tag(object: Object<'_>, tag: Tag) -> Result<bool> {
+    Ok(xattr::list(object)?.iter().any(|name| marks::classify(name) == Class::Known(tag)))
+}
+
+/// What an entry of a listing is.
+enum Seen<'a> {
+    Object(Kind),
+    /// A whiteout of the very name.
+    Whiteout,
+    /// A whiteout of another name.
+    Sibling(&'a [u8]),
+}
+
+fn see<'a>(
+    object: Object<'_>,
+    (kind, _): (FileType, u64),
+    stored: &'a [u8],
+    around: Flags,
+) -> Result<Seen<'a>> {
+    let kind = match kind_of(kind) {
+        Some(kind) => kind,
+        None => object.stat()?.attr.kind,
+    };
+    if kind == Kind::Char && object.stat()?.attr.is_char_zero() {
+        return Ok(Seen::Whiteout);
+    }
+    if let Some(name) = stored.strip_prefix(DOT_WH)
+        && !has_tag(object, Tag::Literal)?
+    {
+        return Ok(Seen::Sibling(name));
+    }
+    let special = around.has(Flags::XATTR_WHITEOUTS) || around.has(Flags::ESCAPES);
+    if kind == Kind::File && special && object.stat()?.attr.size == 0 {
+        let decoded = decode(object)?;
+        if decoded.whiteout && around.has(Flags::XATTR_WHITEOUTS) {
+            return Ok(Seen::Whiteout);
+        }
+        if decoded.char_zero {
+            return Ok(Seen::Object(Kind::Char));
+        }
+    }
+    Ok(Seen::Object(kind))
+}
+
+fn kind_of(listed: FileType) -> Option<Kind> {
+    Some(match listed {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::CharacterDevice => Kind::Char,
+        FileType::BlockDevice => Kind::Block,
+        FileType::Unknown => return None,
+    })
+}
+
+/// A file whose data are elsewhere, opened by somebody who does not know, would read as zeros.
+fn refuse_metacopy(data: &FileData) -> Result<()> {
+    let names = xattr::list_open(&data.as_fd()).context(|| "cannot look for marks")?;
+    if names.iter().any(|name| marks::classify(name) == Class::Known(Tag::Metacopy)) {
+        let why = "the file holds metadata only (overlay.metacopy), though its blocks do not \
+                   show it: its data are in a layer below";
+        return Err(Error::new(Errno::EIO, why));
+    }
+    Ok(())
+}

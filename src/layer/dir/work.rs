@@ -1,0 +1,208 @@
+//! The work directory: where changes are prepared, and what is left there after a crash.
+//!
+//! ```text
+//!     WORK/work/        staged objects, swept at every mount
+//!     WORK/work/incompat/volatile
+//!                       the upper was not synced: nothing but removing it helps after a crash
+//!     WORK/index/       copied-up hard links by their origin, as the kernel's overlayfs keeps them
+//!     WORK/plyfs/       our own
+//! ```
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
+use rustix::io::Errno as Raw;
+
+use crate::errno::{Context, Errno, Error, Result};
+use crate::layer::marks;
+use crate::sys::object::Object;
+use crate::sys::xattr;
+
+/// What the work directory may hold.
+const OURS: [&[u8]; 3] = [b"work", b"index", b"plyfs"];
+/// Features that make the upper unfit for those who do not know them, one entry each.
+const INCOMPAT: &str = "incompat";
+const VOLATILE: &str = "volatile";
+
+/// Opens a directory for good and takes the lock that says it is in use.
+pub(super) fn open_locked(path: &Path, upper: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(fd),
+        Err(Raw::WOULDBLOCK) => Err(Error::new(
+            Errno::EBUSY,
+            format!(
+                "upperdir {} is in use by another mount; unmount that one first, or use \
+                 directories of its own for each mount",
+                upper.display()
+            ),
+        )),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Refuses a work directory that holds what is not ours: it would be taken for garbage.
+pub(super) fn refuse_foreign(work: &OwnedFd) -> Result<()> {
+    for name in names(Object::dir(work))? {
+        if !OURS.contains(&name.as_slice()) {
+            let text = format!(
+                "it holds {}, which is not of a mount's making; use an empty directory",
+                name.escape_ascii()
+            );
+            return Err(Error::new(Errno::ENOTEMPTY, text));
+        }
+    }
+    Ok(())
+}
+
+/// Opens (`O_PATH`) the directory `name` in the work directory, made if it is missing; closed to
+/// everybody else, and handing nothing down to what is made in it.
+pub(super) fn subdirectory(work: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    match rustix::fs::mkdirat(work, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Raw::EXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let object = Object::Entry(work.as_fd(), name.as_bytes());
+    let attr = object.stat()?.attr;
+    if attr.perm != 0o700 {
+        object.chmod(0o700)?;
+    }
+    match xattr::remove(object, marks::DEFAULT_ACL) {
+        Err(error) if !matches!(error.errno(), Errno::ENODATA | Errno::EOPNOTSUPP) => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    object.open(OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Refuses an upper that was left in a state this version cannot go on from.
+pub(super) fn refuse_incompat(staging: &OwnedFd, upper: &Path, work: &Path) -> Result<()> {
+    let held = match names(Object::Entry(staging.as_fd(), INCOMPAT.as_bytes())) {
+        Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
+        held => held?,
+    };
+    let Some(feature) = held.first() else { return Ok(()) };
+    let text = if feature == VOLATILE.as_bytes() {
+        format!(
+            "upperdir {} was mounted volatile and not unmounted cleanly: what it holds may be \
+             incomplete. Throw it away and start anew; to keep it all the same, remove {}",
+            upper.display(),
+            work.join("work").join(INCOMPAT).display()
+        )
+    } else {
+        format!(
+            "upperdir {} uses a feature that this version does not know: {}",
+            upper.display(),
+            feature.escape_ascii()
+        )
+    };
+    Err(Error::new(Errno::EINVAL, text))
+}
+
+/// Says on disk that the upper is not being synced.
+pub(super) fn mark_volatile(staging: &OwnedFd) -> Result<()> {
+    let private = Mode::from_raw_mode(0o700);
+    rustix::fs::mkdirat(staging, INCOMPAT, private)?;
+    rustix::fs::mkdirat(staging, format!("{INCOMPAT}/{VOLATILE}"), private)?;
+    Ok(())
+}
+
+/// The upper has been synced.
+pub(super) fn clear_volatile(staging: &OwnedFd) -> Result<()> {
+    let volatile = format!("{INCOMPAT}/{VOLATILE}");
+    rustix::fs::unlinkat(staging, volatile, AtFlags::REMOVEDIR)?;
+    Ok(rustix::fs::unlinkat(staging, INCOMPAT, AtFlags::REMOVEDIR)?)
+}
+
+/// Removes all that a crash left behind.
+pub(super) fn sweep(staging: &OwnedFd) -> Result<()> {
+    for name in names(Object::dir(staging))? {
+        remove(staging.as_fd(), &name)
+            .context(|| format!("cannot remove the leftover {}", name.escape_ascii()))?;
+    }
+    Ok(())
+}
+
+/// Removes `name` in `dir`, which nobody else changes, with all it holds. What is not there is no
+/// error.
+///
+/// Directories inside are moved up to `dir` before they are emptied, so that no depth costs more
+/// than one descriptor.
+pub(super) fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let mut left = VecDeque::from([name.to_vec()]);
+    let mut moved = 0_u64;
+    while let Some(name) = left.front() {
+        if remove_shallow(dir, name)? {
+            left.pop_front();
+            continue;
+        }
+        let inside = open_for_removal(dir, name)?;
+        for entry in names(Object::dir(&inside))? {
+            if remove_shallow(inside.as_fd(), &entry)? {
+                continue;
+            }
+            // A directory takes a new parent only if it may be written to.
+            Object::Entry(inside.as_fd(), &entry).chmod(0o700)?;
+            let up = loop {
+                moved += 1;
+                let up = format!("#rm-{moved:x}").into_bytes();
+                let flags = RenameFlags::NOREPLACE;
+                match rustix::fs::renameat_with(&inside, &*entry, dir, &*up, flags) {
+                    Ok(()) => break up,
+                    Err(Raw::EXIST) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            };
+            left.push_back(up);
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is no directory, or an empty one. False for a directory that holds something.
+fn remove_shallow(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Raw::NOENT) => return Ok(true),
+        Err(Raw::ISDIR | Raw::PERM) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Raw::NOENT) => Ok(true),
+        Err(Raw::NOTEMPTY | Raw::EXIST) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Opens a directory whatever its permission bits.
+fn open_for_removal(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    let object = Object::Entry(dir, name);
+    let perm = object.stat()?.attr.perm;
+    if perm & 0o700 != 0o700 {
+        object.chmod(0o700)?;
+    }
+    object.open(OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
+/// The names in a directory, `.` and `..` left out.
+pub(super) fn names(dir: Object<'_>) -> Result<Vec<Vec<u8>>> {
+    let listing = match dir {
+        Object::Entry(..) => dir.open(OFlags::RDONLY | OFlags::DIRECTORY)?,
+        Object::Itself(_) => return Err(Errno::EINVAL.into()),
+    };
+    let mut buf = vec![MaybeUninit::uninit(); 8192];
+    let mut entries = RawDir::new(listing, &mut buf);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
