@@ -163,7 +163,7 @@ gone "$r1/opt/two"
 for n in 1 2; do
   changes=$(plyfs diff "$dir/upper$n" --lower "$l3:$l2:$l1")
   say "plyfs diff U$n --lower L3:L2:L1: $(wc --lines <<<"$changes") changes"
-  awk '!/var\/|\/share\/|hello/ && shown++ < 12' <<<"$changes" | show
+  awk '(/^R/ || !/var\/|\/share\/|hello/) && shown++ < 12' <<<"$changes" | show
   if [ "$n" = 2 ]; then has "$changes" opt/two "diff of upper 2"; continue; fi
   for path in etc/issue opt/app/version usr/share/papers usr/share/common-licenses; do
     has "$changes" "$path" "diff of upper 1"
