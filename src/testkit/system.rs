@@ -268,7 +268,8 @@ impl SystemTarget {
 
     fn list(&self, dir: &OwnedFd) -> Result<Vec<(Vec<u8>, Kind, u64)>> {
         let mut items = Vec::new();
-        for entry in Dir::read_from(dir)? {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for entry in Dir::new(fs::openat(dir, ".", flags, Mode::empty())?)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes().to_vec();
             if name == b"." || name == b".." {

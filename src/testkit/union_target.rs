@@ -10,7 +10,7 @@ use super::tree::{Seen, shown_time};
 use crate::attr::{Attr, Kind, SetAttr, SetTime, Time};
 use crate::errno::{Errno, Result};
 use crate::name::Name;
-use crate::union::{Caller, Found, Handle, Mode, NodeId, Options, Stack, Union};
+use crate::union::{Caller, Found, Handle, Mode, NodeId, Options, RenameFlag, Stack, Union};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0 };
 
@@ -164,11 +164,7 @@ impl UnionTarget {
             }
             Op::Unlink(p) => self.entry(p, |u, dir, name| done(u.unlink(dir, name))),
             Op::Rmdir(p) => self.entry(p, |u, dir, name| done(u.rmdir(dir, name))),
-            Op::Rename(p, q, flag) => self.entry(p, |_, from, from_name| {
-                self.entry(q, |u, to, to_name| {
-                    done(u.rename((from, from_name), (to, to_name), *flag))
-                })
-            }),
+            Op::Rename(p, q, flag) => self.rename(p, q, *flag),
             Op::Link(p, q) => self.at(p, |_, node, _| self.make_link(q, node)),
             Op::Hold(p, slot, write) => self.hold(p, *slot, *write),
             Op::HeldWrite(slot, ..)
@@ -194,11 +190,36 @@ impl UnionTarget {
         }
     }
 
+    fn rename(&self, p: &Place, q: &Place, flag: RenameFlag) -> Result<Outcome> {
+        self.entry(p, |_, from, from_name| {
+            self.entry(q, |u, to, to_name| {
+                // What the kernel finds before it asks, in its order.
+                self.exists(u, from, from_name)?.then_some(()).ok_or(Errno::ENOENT)?;
+                match (flag, self.exists(u, to, to_name)?) {
+                    (RenameFlag::NoReplace, true) => return Err(Errno::EEXIST.into()),
+                    (RenameFlag::Exchange, false) => return Err(Errno::ENOENT.into()),
+                    _ => {}
+                }
+                if p.depth() > q.depth() && p.0.starts_with(&q.0) && flag != RenameFlag::Exchange {
+                    return Err(Errno::ENOTEMPTY.into());
+                }
+                done(u.rename((from, from_name), (to, to_name), flag))
+            })
+        })
+    }
+
+    fn exists(&self, u: &Union, dir: NodeId, name: Name<'_>) -> Result<bool> {
+        let found = u.lookup(dir, name)?;
+        if let Some(found) = &found {
+            u.forget(found.node, 1);
+        }
+        Ok(found.is_some())
+    }
+
     fn make_link(&self, q: &Place, node: NodeId) -> Result<Outcome> {
         self.make(q, |u, dir, name| {
             // The kernel finds an existing name before it asks.
-            if let Some(found) = u.lookup(dir, name)? {
-                u.forget(found.node, 1);
+            if self.exists(u, dir, name)? {
                 return Err(Errno::EEXIST.into());
             }
             u.link(node, dir, name)

@@ -274,7 +274,8 @@ fn publish_new(
         let file = if open { Some(upper.open_write(id)?) } else { None };
         let how = if is_dir { How::Exchange } else { How::Replace };
         upper.publish(staged, dir, name, how, false)?;
-        Ok((attr, file))
+        // The rename has moved the time of change: what is answered is what stat will say.
+        Ok((upper.attr(id).unwrap_or(attr), file))
     };
     match finish(&mut staged) {
         Ok((attr, file)) => {
