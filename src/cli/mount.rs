@@ -218,8 +218,13 @@ impl Plan {
 /// Serves until the mount has ended.
 fn serve(session: Session, plan: &Plan) -> Outcome {
     let ender = session.ender();
+    let nodes = session.node_counter();
     let mut asked = false;
     signal::on_termination(move |signal| {
+        if signal == signal::STATISTICS {
+            tracing::info!("statistics: nodes={}", nodes());
+            return;
+        }
         tracing::info!(signal, "asked to end");
         if std::mem::replace(&mut asked, true) {
             // The first time the mount was detached, but somebody keeps it in use.

@@ -158,6 +158,12 @@ impl Session {
         Ender(self.place.clone())
     }
 
+    /// What tells the number of live nodes while the session runs.
+    pub fn node_counter(&self) -> impl Fn() -> usize + Send + use<> {
+        let union = Arc::clone(&self.union);
+        move || union.node_count()
+    }
+
     /// Serves until the mount is gone, unmounted from outside or by an [`Ender`], and its last
     /// user, too. Makes the upper layer durable before it returns.
     pub fn run(mut self) -> Result<()> {

@@ -265,8 +265,8 @@ impl Union {
         to.set_len(len)
     }
 
-    /// Gives a metacopy file its data, in place. Until the mark is gone they are not looked at, so a
-    /// crash in between changes nothing.
+    /// Gives a metacopy file its data, in place. Until the mark is gone they are not looked at, so
+    /// a crash in between changes nothing.
     fn fill(&self, node: &Arc<Node>, copy: &UpperRef, len: u64) -> Result<()> {
         let upper = self.writable()?;
         let lowers = node.state()?.lowers.clone();

@@ -4,7 +4,8 @@
 //!
 //! The number of names that the mount shows is kept on the copy as `overlay.nlink`, relative to
 //! whichever number the next step moves along with it: to the upper link count before a step that
-//! adds or removes a name, to the lower one before a step that only makes a lower name an upper one.
+//! adds or removes a name, to the lower one before a step that only makes a lower name an upper
+//! one.
 
 use std::sync::Arc;
 
