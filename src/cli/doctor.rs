@@ -142,6 +142,6 @@ fn filesystem(dir: &Path) -> Result<Vec<Item>, Failure> {
         let hint = "give a directory that you may write to";
         Failure::new(format!("doctor: {}", shown(dir)), error, hint)
     })?;
-    drop(probe);
+
     Ok(Vec::new())
 }

@@ -18,22 +18,39 @@ use fuser::{
 };
 
 use super::convert::{caller, dir_attr, errno, file_attr, file_type, set_time};
-use super::reply::{GENERATION, Op, TTL, answer, answer_bytes, silent};
+use super::lane::Lane;
+use super::reply::{GENERATION, Op, Reply, TTL, answer, answer_bytes, silent};
 use super::{handlers, session};
 use crate::attr::SetAttr;
 use crate::errno::{Errno, Result};
 use crate::union::{Handle, NodeId, Union};
 
 /// Serves one union.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Driver {
     union: Arc<Union>,
+    lane: Arc<Lane>,
 }
 
 impl Driver {
-    /// A driver for `union`.
-    pub(super) fn new(union: Arc<Union>) -> Self {
-        Self { union }
+    /// A driver for `union` with so many threads.
+    pub(super) fn new(union: Arc<Union>, threads: usize) -> Self {
+        Self { union, lane: Lane::new(threads) }
+    }
+
+    /// Answers an operation that may take long: one that may copy a file up, or sync it.
+    fn long<T, R: Reply<T> + Send + 'static>(
+        &self,
+        name: &'static str,
+        (ino, entry): (INodeNo, &[u8]),
+        reply: R,
+        handler: impl FnOnce(&Self, &[u8]) -> Result<T> + Send + 'static,
+    ) {
+        let (driver, entry) = (self.clone(), entry.to_vec());
+        self.lane.run(move || {
+            let op = Op { name, node: ino.0, entry: &entry };
+            answer(op, reply, |_| handler(&driver, &entry));
+        });
     }
 
     /// The node behind a node id from the wire.
@@ -44,6 +61,9 @@ impl Driver {
         self.union.by_ino(id.0).ok_or(Errno::ESTALE.into())
     }
 }
+
+/// For operations on a node rather than on a name.
+const NO_NAME: &[u8] = b"";
 
 /// An operation on a node.
 fn on(name: &'static str, node: INodeNo) -> Op<'static> {
@@ -98,11 +118,11 @@ impl Filesystem for Driver {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        answer(on("setattr", ino), reply, |_| {
-            let perm = mode.map(|mode| handlers::bits(mode, 0o7777));
-            let (atime, mtime) = (atime.map(set_time), mtime.map(set_time));
-            let set = SetAttr { perm, uid, gid, size, atime, mtime };
-            handlers::setattr(&self.union, self.node(ino)?, &set, &caller(request))
+        let perm = mode.map(|mode| handlers::bits(mode, 0o7777));
+        let (atime, mtime) = (atime.map(set_time), mtime.map(set_time));
+        let (set, caller) = (SetAttr { perm, uid, gid, size, atime, mtime }, caller(request));
+        self.long("setattr", (ino, NO_NAME), reply, move |this, _| {
+            this.union.setattr(this.node(ino)?, &set, &caller)
         });
     }
 
@@ -179,10 +199,10 @@ impl Filesystem for Driver {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        answer(at("rename", parent, name), reply, |_| {
-            let from = (self.node(parent)?, name.as_bytes());
-            let to = (self.node(newparent)?, newname.as_bytes());
-            handlers::rename(&self.union, from, to, flags.bits())
+        let newname = newname.as_bytes().to_vec();
+        self.long("rename", (parent, name.as_bytes()), reply, move |this, name| {
+            let (from, to) = (this.node(parent)?, this.node(newparent)?);
+            handlers::rename(&this.union, (from, name), (to, &newname), flags.bits())
         });
     }
 
@@ -194,15 +214,16 @@ impl Filesystem for Driver {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        answer(at("link", newparent, newname), reply, |_| {
-            let (node, dir) = (self.node(ino)?, self.node(newparent)?);
-            handlers::link(&self.union, node, dir, newname.as_bytes())
+        self.long("link", (newparent, newname.as_bytes()), reply, move |this, name| {
+            let (node, dir) = (this.node(ino)?, this.node(newparent)?);
+            handlers::link(&this.union, node, dir, name)
         });
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        answer(on("open", ino), reply, |_| {
-            self.union.open(self.node(ino)?, flags.0, &caller(request))
+        let caller = caller(request);
+        self.long("open", (ino, NO_NAME), reply, move |this, _| {
+            this.union.open(this.node(ino)?, flags.0, &caller)
         });
     }
 
@@ -259,7 +280,9 @@ impl Filesystem for Driver {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        answer(on("fsync", ino), reply, |_| self.union.fsync(self.node(ino)?, datasync));
+        self.long("fsync", (ino, NO_NAME), reply, move |this, _| {
+            this.union.fsync(this.node(ino)?, datasync)
+        });
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -309,7 +332,9 @@ impl Filesystem for Driver {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        answer(on("fsyncdir", ino), reply, |_| self.union.fsync(self.node(ino)?, datasync));
+        self.long("fsyncdir", (ino, NO_NAME), reply, move |this, _| {
+            this.union.fsync(this.node(ino)?, datasync)
+        });
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
@@ -326,8 +351,9 @@ impl Filesystem for Driver {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        answer(at("setxattr", ino, name), reply, |_| {
-            self.union.setxattr(self.node(ino)?, name.as_bytes(), value, flags)
+        let value = value.to_vec();
+        self.long("setxattr", (ino, name.as_bytes()), reply, move |this, name| {
+            this.union.setxattr(this.node(ino)?, name, &value, flags)
         });
     }
 
@@ -344,8 +370,8 @@ impl Filesystem for Driver {
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(at("removexattr", ino, name), reply, |_| {
-            self.union.removexattr(self.node(ino)?, name.as_bytes())
+        self.long("removexattr", (ino, name.as_bytes()), reply, move |this, name| {
+            this.union.removexattr(this.node(ino)?, name)
         });
     }
 
@@ -396,8 +422,8 @@ impl Filesystem for Driver {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        answer(on("fallocate", ino), reply, |_| {
-            self.union.fallocate(self.node(ino)?, Handle(fh.0), mode, offset, length)
+        self.long("fallocate", (ino, NO_NAME), reply, move |this, _| {
+            this.union.fallocate(this.node(ino)?, Handle(fh.0), mode, offset, length)
         });
     }
 
@@ -428,10 +454,10 @@ impl Filesystem for Driver {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        answer(on("copy_file_range", ino_out), reply, |_| {
-            let from = (self.node(ino_in)?, Handle(fh_in.0), offset_in);
-            let to = (self.node(ino_out)?, Handle(fh_out.0), offset_out);
-            handlers::copy_file_range(&self.union, from, to, len)
+        self.long("copy_file_range", (ino_out, NO_NAME), reply, move |this, _| {
+            let from = (this.node(ino_in)?, Handle(fh_in.0), offset_in);
+            let to = (this.node(ino_out)?, Handle(fh_out.0), offset_out);
+            handlers::copy_file_range(&this.union, from, to, len)
         });
     }
 }

@@ -4,7 +4,7 @@
 //! flags decoded, sizes limited, the size protocol of extended attributes kept. Every function
 //! returns the errno that the program shall see.
 
-use crate::attr::{Attr, Kind, SetAttr};
+use crate::attr::Kind;
 use crate::errno::{Errno, Result};
 use crate::layer::Seek;
 use crate::name::Name;
@@ -19,11 +19,6 @@ const COPY_MAX: u64 = 0xffff_f000;
 /// Looks a name up. `None` is the answer "no such name", which the kernel may keep.
 pub fn lookup(union: &Union, parent: NodeId, name: &[u8]) -> Result<Option<Found>> {
     union.lookup(parent, Name::new(name)?)
-}
-
-/// Changes attributes.
-pub fn setattr(union: &Union, node: NodeId, set: &SetAttr, caller: &Caller) -> Result<Attr> {
-    union.setattr(node, set, caller)
 }
 
 /// Makes a file, FIFO, socket or device; `mode` is a whole `st_mode`.

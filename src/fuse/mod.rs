@@ -13,6 +13,7 @@
 mod convert;
 mod driver;
 pub mod handlers;
+mod lane;
 mod reply;
 mod session;
 

@@ -141,8 +141,8 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
     // A descriptor a thread keeps the threads from waking each other; it needs the device itself.
     fuse.clone_fd = fuse_mount::open_device().is_ok();
     // The kernel enforces who may enter; fuser need not do it again.
-    let session =
-        fuser::Session::from_fd(Driver::new(union.clone()), connection, SessionACL::All, fuse);
+    let driver = Driver::new(union.clone(), config.threads.max(1));
+    let session = fuser::Session::from_fd(driver, connection, SessionACL::All, fuse);
     match session {
         Ok(session) => Ok(Session { fuse: Some(session), union, place, _claim: claim }),
         Err(error) => {

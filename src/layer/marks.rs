@@ -173,6 +173,7 @@ pub fn encode(mark: &Mark<'_>, namespace: Namespace) -> (Vec<u8>, Vec<u8>) {
 
 /// All that the marks on one object say: what the union knows of, and what stays in the layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "marks are there or not, each for itself")]
 pub struct Decoded {
     /// For the union.
     pub marks: Marks,

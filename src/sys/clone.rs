@@ -32,15 +32,13 @@ fn cloned(path: &Path, recursive: OpenTreeFlags) -> Result<OwnedFd> {
         propagation: 0,
         userns_fd: 0,
     };
-    match set(&fd, &attr, recursive) {
-        Ok(()) => Ok(fd),
-        Err(_) => {
-            // How access times are kept may be locked by the owner of the mount.
-            attr.attr_set = libc::MOUNT_ATTR_RDONLY;
-            attr.attr_clr = 0;
-            set(&fd, &attr, recursive).map(|()| fd)
-        }
+    if set(&fd, &attr, recursive).is_err() {
+        // How access times are kept may be locked by the owner of the mount.
+        attr.attr_set = libc::MOUNT_ATTR_RDONLY;
+        attr.attr_clr = 0;
+        set(&fd, &attr, recursive)?;
     }
+    Ok(fd)
 }
 
 fn set(fd: &OwnedFd, attr: &libc::mount_attr, recursive: bool) -> Result<()> {

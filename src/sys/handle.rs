@@ -8,9 +8,9 @@ use super::object::Object;
 use crate::errno::{Errno, Result};
 
 /// The longest handle (`MAX_HANDLE_SZ`).
-const MAX: usize = 128;
+const MAX: u32 = 128;
 
-/// A file handle, as name_to_handle_at(2) gives it.
+/// A file handle, as `name_to_handle_at` gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileHandle {
     /// How the filesystem encodes it.
@@ -24,7 +24,7 @@ pub struct FileHandle {
 struct Raw {
     size: libc::c_uint,
     kind: libc::c_int,
-    bytes: [u8; MAX],
+    bytes: [u8; MAX as usize],
 }
 
 /// The answer of `FS_IOC_GETFSUUID`: `struct fsuuid2`.
@@ -44,7 +44,7 @@ pub fn of(object: Object<'_>) -> Result<Option<FileHandle>> {
         Object::Itself(fd) => (fd, b"".as_slice(), libc::AT_EMPTY_PATH),
     };
     let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-    let mut raw = Raw { size: MAX as libc::c_uint, kind: 0, bytes: [0; MAX] };
+    let mut raw = Raw { size: MAX, kind: 0, bytes: [0; MAX as usize] };
     let mut mount = 0;
     // SAFETY: the structure has the layout of file_handle with the room that `size` says; the
     // other pointers are valid for the call.

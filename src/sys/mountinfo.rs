@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::errno::{Context, Result};
 
-/// One mount, as a line of mountinfo tells it; see proc_pid_mountinfo(5).
+/// One mount, as a line of mountinfo tells it; see `proc_pid_mountinfo(5)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// The mount's own number.

@@ -141,14 +141,15 @@ impl<'a> Object<'a> {
 
     /// Gives the object another name.
     pub fn link(self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-        Ok(match self {
+        match self {
             Self::Entry(from, old) => {
                 rustix::fs::linkat(from, old, dir, name, AtFlags::empty())?;
             }
             Self::Itself(fd) => {
                 rustix::fs::linkat(CWD, proc_path(fd), dir, name, AtFlags::SYMLINK_FOLLOW)?;
             }
-        })
+        }
+        Ok(())
     }
 }
 

@@ -13,6 +13,10 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    clippy::many_single_char_names,
+    clippy::match_same_arms,
+    clippy::format_push_string,
     reason = "this is test code: a surprise must stop the test"
 )]
 

@@ -125,7 +125,9 @@ impl Union {
             Lookup::Whiteout(_) => return Ok(()),
             Lookup::Found(entry) => {
                 drop(Held::new(Arc::clone(upper).as_layer(), entry.id));
-                return Ok(());
+                // A crash after the name was made may have left the count relative to the lower
+                // one, which nobody finds once the name has moved.
+                return Self::count_by_upper(&**upper, id, links.count);
             }
         }
         let lowers = parent.state()?.lowers.clone();

@@ -1,1 +1,124 @@
+//! The grammar of `-o`, as a table.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::*;
+
+fn one(text: &str) -> Result<MountOptions, OptionError> {
+    parse([text.as_bytes()])
+}
+
+fn lowers(text: &str) -> Vec<String> {
+    let options = one(text).unwrap();
+    options.lowers.iter().map(|path| path.to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn layers_and_escapes() {
+    for (text, expected) in [
+        ("lowerdir=a", &["a"][..]),
+        ("lowerdir=a:b:c", &["a", "b", "c"]),
+        (r"lowerdir=a\:b:c", &["a:b", "c"]),
+        (r"lowerdir=a\,b:c\\,ro", &["a,b", r"c\"]),
+        (r"lowerdir=a\\:b", &[r"a\", "b"]),
+        (r"lowerdir=a\", &[r"a\"]),
+        ("lowerdir=a\nb:c d", &["a\nb", "c d"]),
+        ("lowerdir=a=b", &["a=b"]),
+        ("lowerdir+=a:b,lowerdir+=c", &["a:b", "c"]),
+        ("lowerdir=a,lowerdir+=b", &["a", "b"]),
+        (",,lowerdir=a,,", &["a"]),
+        ("ro, lowerdir=a", &["a"]),
+    ] {
+        assert_eq!(lowers(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn any_bytes_in_a_path() {
+    let options = parse([&b"lowerdir=\xff\xfe:\x01"[..]]).unwrap();
+    assert_eq!(options.lowers[0].as_os_str().as_bytes(), b"\xff\xfe");
+    assert_eq!(options.lowers[1].as_os_str().as_bytes(), b"\x01");
+}
+
+#[test]
+fn an_upper_with_flags() {
+    let arguments: [&[u8]; 2] = [b"lowerdir=l,upperdir=u", b"workdir=w,volatile,nosuid,noexec"];
+    let options = parse(arguments).unwrap();
+    assert_eq!(options.upper.as_deref(), Some(Path::new("u")));
+    assert_eq!(options.work.as_deref(), Some(Path::new("w")));
+    assert!(options.volatile && options.nosuid && options.noexec);
+    assert!(!options.nodev && !options.read_only && !options.allow_other);
+}
+
+#[test]
+fn the_last_of_opposites_wins() {
+    assert!(!one("lowerdir=l,ro,rw").unwrap().read_only);
+    assert!(one("lowerdir=l,rw,ro").unwrap().read_only);
+    assert!(!one("lowerdir=l,nodev,dev").unwrap().nodev);
+}
+
+#[test]
+fn what_other_tools_pass_is_listed_as_ignored() {
+    let passed = "lowerdir=l,default_permissions,fsname=x,subtype=y,xino=auto,redirect_dir=on,\
+                  index=on,metacopy=on,userxattr,timeout=5,_netdev,nofail,x-systemd.automount";
+    let options = one(passed).unwrap();
+    assert_eq!(options.ignored.len(), 12);
+}
+
+#[test]
+fn errors_name_the_option() {
+    for (text, expected) in [
+        ("lowerdir=l,colour=red", OptionError::Unknown(b"colour=red".to_vec())),
+        ("lowerdir=l,ro=1", OptionError::Unknown(b"ro=1".to_vec())),
+        ("lowerdir=l,redirect_dir=off", OptionError::NotYet(b"redirect_dir=off".to_vec())),
+        ("lowerdir=l,squash_to_root", OptionError::NotYet(b"squash_to_root".to_vec())),
+        ("lowerdir=l,uidmapping=0:1:2", OptionError::NotYet(b"uidmapping=0:1:2".to_vec())),
+        ("lowerdir=l,noacl", OptionError::NotYet(b"noacl".to_vec())),
+        ("lowerdir=l,sync", OptionError::NotYet(b"sync".to_vec())),
+        ("lowerdir", OptionError::Value(b"lowerdir".to_vec())),
+        ("lowerdir=", OptionError::EmptyPath("lowerdir")),
+        ("lowerdir=:a", OptionError::EmptyPath("lowerdir")),
+        ("lowerdir=a:", OptionError::EmptyPath("lowerdir")),
+        ("lowerdir=a::b", OptionError::DataOnly),
+        ("lowerdir=a,lowerdir=b", OptionError::Twice("lowerdir")),
+        ("lowerdir=a,upperdir=u,upperdir=v,workdir=w", OptionError::Twice("upperdir")),
+        ("lowerdir=a,upperdir=u", OptionError::NoWork),
+        ("lowerdir=a,workdir=w", OptionError::NoUpper("workdir")),
+        ("lowerdir=a,volatile", OptionError::NoUpper("volatile")),
+        ("lowerdir=a\0b", OptionError::Nul("lowerdir")),
+        ("", OptionError::NoLayer),
+        ("ro", OptionError::NoLayer),
+    ] {
+        let error = one(text).unwrap_err();
+        assert_eq!(error, expected, "{text:?}");
+        assert!(!error.to_string().is_empty() && !error.hint().is_empty());
+    }
+}
+
+#[test]
+fn five_hundred_layers() {
+    let list: Vec<String> = (0..500).map(|i| format!("/some/long/path/of/layer/{i}")).collect();
+    assert_eq!(lowers(&format!("lowerdir={}", list.join(":"))), list);
+}
+
+#[test]
+fn an_upper_alone_is_a_stack() {
+    assert!(one("upperdir=u,workdir=w").unwrap().lowers.is_empty());
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let alphabet = b"\\,:=\0lowerdir+u\xff";
+    let mut state = 1_u32;
+    for _ in 0..20_000 {
+        let mut text = b"lowerdir=".to_vec();
+        for _ in 0..12 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            text.push(alphabet[(state >> 16) as usize % alphabet.len()]);
+        }
+        if let Ok(options) = parse([&text[..]]) {
+            assert!(!options.lowers.is_empty());
+        }
+    }
+}

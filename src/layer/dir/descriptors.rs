@@ -96,6 +96,15 @@ impl Descriptors {
         self.table.lock().cached.len()
     }
 
+    /// Closes all that is not pinned.
+    #[cfg(test)]
+    pub(super) fn close(&self) {
+        let mut table = self.table.lock();
+        while table.cached.pop_lru().is_some() {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// With a budget of its own, for a test.
     #[cfg(test)]
     pub(super) fn limit(&mut self, budget: usize) {

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, RenameFlags};
 
 use super::work;
 use crate::errno::{Context, Errno, Error, Result};
@@ -146,9 +146,4 @@ impl Probe {
 pub(super) fn same_mount(one: &OwnedFd, other: &OwnedFd) -> Result<bool> {
     let (one, other) = (Object::dir(one).stat()?, Object::dir(other).stat()?);
     Ok((one.dev, one.mount) == (other.dev, other.mount))
-}
-
-/// Whether `path` exists, whatever it is.
-pub(super) fn exists(path: &Path) -> bool {
-    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }

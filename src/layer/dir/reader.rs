@@ -219,13 +219,12 @@ impl Tree {
     /// See [`Layer::handle`](crate::layer::Layer::handle).
     pub(super) fn handle(&self, id: Id) -> Result<Option<Vec<u8>>> {
         let Some(handle) = self.on(id, |object, _| handle::of(object))? else { return Ok(None) };
-        let uuid = match self.uuid.get() {
-            Some(uuid) => *uuid,
-            None => {
-                let root = self.dir_fd(ROOT)?;
-                let open = Object::dir(&*root).open(OFlags::RDONLY | OFlags::DIRECTORY)?;
-                *self.uuid.get_or_init(|| handle::fs_uuid(&open))
-            }
+        let uuid = if let Some(uuid) = self.uuid.get() {
+            *uuid
+        } else {
+            let root = self.dir_fd(ROOT)?;
+            let open = Object::dir(&*root).open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+            *self.uuid.get_or_init(|| handle::fs_uuid(&open))
         };
         Ok(marks::encode_origin(&uuid, handle.kind, &handle.bytes))
     }

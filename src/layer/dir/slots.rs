@@ -80,7 +80,7 @@ struct Table {
 pub(super) struct Slots(Mutex<Table>);
 
 fn number(id: Id) -> u32 {
-    (id.0 & u64::from(u32::MAX)) as u32
+    u32::try_from(id.0 & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 fn id_of(number: u32, generation: u32) -> Id {
@@ -225,13 +225,6 @@ impl Slots {
     pub(super) fn clear_flag(&self, flag: Flags) {
         for slot in &mut self.0.lock().slots {
             slot.flags = slot.flags.with(flag, false);
-        }
-    }
-
-    /// Notes the inode number of `id`.
-    pub(super) fn set_ino(&self, id: Id, ino: u64) {
-        if let Ok(slot) = self.0.lock().get_mut(id) {
-            slot.ino = ino;
         }
     }
 

@@ -54,11 +54,10 @@ fn flags_of(new: &New<'_>) -> Flags {
 fn make(dir: BorrowedFd<'_>, name: &[u8], what: &What<'_>, perm: u16) -> Result<()> {
     let mode = Mode::from_raw_mode(perm.into());
     let node = |kind, device| rustix::fs::mknodat(dir, name, kind, mode, device);
-    Ok(match *what {
+    match *what {
         What::Dir => rustix::fs::mkdirat(dir, name, mode)?,
         What::Symlink(target) => rustix::fs::symlinkat(target, dir, name)?,
-        What::File => node(FileType::RegularFile, 0)?,
-        What::Node(Kind::Char, 0) => node(FileType::RegularFile, 0)?,
+        What::File | What::Node(Kind::Char, 0) => node(FileType::RegularFile, 0)?,
         What::Node(kind, device) => match kind {
             Kind::Char => node(FileType::CharacterDevice, device)?,
             Kind::Block => node(FileType::BlockDevice, device)?,
@@ -66,7 +65,8 @@ fn make(dir: BorrowedFd<'_>, name: &[u8], what: &What<'_>, perm: u16) -> Result<
             Kind::Socket => node(FileType::Socket, 0)?,
             Kind::File | Kind::Dir | Kind::Symlink => return Err(Errno::EINVAL.into()),
         },
-    })
+    }
+    Ok(())
 }
 
 impl DirUpper {

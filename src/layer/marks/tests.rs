@@ -143,7 +143,7 @@ fn marks_of_the_layer_alone_are_told_apart() {
 
 #[test]
 fn an_origin_has_the_form_of_the_kernel() {
-    let uuid: [u8; 16] = std::array::from_fn(|i| i as u8);
+    let uuid: [u8; 16] = std::array::from_fn(|i| u8::try_from(i).unwrap());
     let fb = encode_origin(&uuid, 1, b"\x01\x02\x03\x04\xff\x00\x00\x00").unwrap();
     assert_eq!(fb.len(), 29);
     assert_eq!(fb[..5], [0, 0xfb, 29, u8::from(cfg!(target_endian = "big")), 1]);

@@ -11,8 +11,8 @@ fn dir_in(slots: &Slots, parent: Id, at: &str) -> Id {
 }
 
 fn path(slots: &Slots, id: Id) -> String {
-    let (_, names) = slots.path(id, |id| (id == Id(0)).then_some(())).unwrap();
-    names.iter().map(|name| format!("/{}", name.as_name())).collect()
+    let ((), names) = slots.path(id, |id| (id == Id(0)).then_some(())).unwrap();
+    names.iter().fold(String::new(), |path, name| format!("{path}/{}", name.as_name()))
 }
 
 #[test]
