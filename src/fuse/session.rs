@@ -160,8 +160,9 @@ impl Session {
 
     /// What tells the number of live nodes while the session runs.
     pub fn node_counter(&self) -> impl Fn() -> usize + Send + use<> {
-        let union = Arc::clone(&self.union);
-        move || union.node_count()
+        // Weak: whoever may still ask must not keep the layers, and their locks, from going.
+        let union = Arc::downgrade(&self.union);
+        move || union.upgrade().map_or(0, |union| union.node_count())
     }
 
     /// The lock on the directory under the mount, for who has more to end than this session before
