@@ -61,7 +61,8 @@ pub struct Time {
 /// What `stat` tells of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
-    /// Inode number; a layer's own as it comes from a layer, the mount's as it comes from the union.
+    /// Inode number: a layer's own as it comes from a layer, the mount's as it comes from the
+    /// union.
     pub ino: u64,
     /// Type.
     pub kind: Kind,

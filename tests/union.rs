@@ -3,14 +3,8 @@
 //!
 //! `PLYFS_CASES` says how many cases (256).
 
-use std::sync::Arc;
-
-use plyfs::layer::mem::MemLayer;
-use plyfs::layer::{Layer, Upper};
-use plyfs::testkit::run::run;
-use plyfs::testkit::union_target::UnionTarget;
-use plyfs::testkit::{Model, Op, TreeSpec, op};
-use plyfs::union::Stack;
+use plyfs::testkit::in_memory::{check, check_bytes};
+use plyfs::testkit::{TreeSpec, op};
 use proptest::prelude::*;
 
 fn cases() -> ProptestConfig {
@@ -30,50 +24,6 @@ fn layers() -> impl Strategy<Value = Vec<TreeSpec>> {
     let layer = proptest::collection::vec(entry, 0..12)
         .prop_map(|entries| TreeSpec::from_bytes(&entries.concat()));
     proptest::collection::vec(layer, 0..=3)
-}
-
-/// Runs operations on a union of these layers, topmost first, and the model; then looks at what
-/// is left.
-fn check(layers: &[TreeSpec], ops: &[Op], one_fs: bool) {
-    let upper = MemLayer::new(1);
-    let lowers: Vec<Arc<MemLayer>> = layers
-        .iter()
-        .zip(2..)
-        .map(|(spec, fs)| {
-            let mem = if one_fs { upper.beside() } else { MemLayer::new(fs) };
-            spec.build(&mem);
-            mem
-        })
-        .collect();
-    let before: Vec<String> = lowers.iter().map(|mem| mem.dump_exact()).collect();
-    let stack = {
-        let (upper, lowers) = (Arc::clone(&upper), lowers.clone());
-        move || {
-            upper.sweep();
-            let lowers = lowers.iter().map(|mem| Arc::clone(mem) as Arc<dyn Layer>).collect();
-            Stack { upper: Some(Arc::clone(&upper) as Arc<dyn Upper>), lowers }
-        }
-    };
-    let all: Vec<Arc<MemLayer>> = std::iter::once(upper).chain(lowers.iter().cloned()).collect();
-    let leaks = move || {
-        let mut leaks = Vec::new();
-        for (n, mem) in all.iter().enumerate() {
-            let left = (mem.live_refs(), mem.live_opens(), mem.staged_count());
-            if left != (0, 0, 0) {
-                leaks.push(format!("layer {n}: references, open files, staged: {left:?}"));
-            }
-        }
-        leaks
-    };
-    let mut union = UnionTarget::new(stack, leaks);
-    let mut model = Model::merged(layers);
-    let mut ops = ops.to_vec();
-    ops.push(Op::Remount);
-    run(&ops, &mut model, &mut [&mut union]);
-    union.unmount();
-    for (mem, before) in lowers.iter().zip(before) {
-        assert_eq!(mem.dump_exact(), before, "a lower layer was changed");
-    }
 }
 
 proptest! {
@@ -99,5 +49,11 @@ proptest! {
         ops in op::ops(60),
     ) {
         check(&[TreeSpec::from_bytes(&entries.concat())], &ops, false);
+    }
+
+    /// The body of the fuzz target `union_ops`, on bytes that no fuzzer chose.
+    #[test]
+    fn any_bytes_are_operations(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        check_bytes(&bytes);
     }
 }

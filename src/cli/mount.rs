@@ -229,8 +229,13 @@ impl Plan {
 fn serve(mounted: Mounted, plan: &Plan) -> Outcome {
     let Mounted { mut session, upper } = mounted;
     let ender = session.ender();
+    let nodes = session.node_counter();
     let mut asked = false;
     signal::on_termination(move |signal| {
+        if signal == signal::STATISTICS {
+            tracing::info!("statistics: nodes={}", nodes());
+            return;
+        }
         tracing::info!(signal, "asked to end");
         if std::mem::replace(&mut asked, true) {
             // The first time the mount was detached, but somebody keeps it in use.

@@ -1,7 +1,8 @@
 //! What stands after `-o`: bytes in, meaning out. No file is touched here.
 //!
 //! The grammar is that of the kernel's overlayfs: options are separated by `,`, the directories of
-//! `lowerdir` by `:`, and a backslash takes the meaning from the byte after it. Paths are any bytes.
+//! `lowerdir` by `:`, and a backslash takes the meaning from the byte after it. Paths are any
+//! bytes.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The union, served to the kernel over FUSE.
 //!
 //! ```text
-//!     kernel ── /dev/fuse ── driver (decode) ── handlers (one function an operation) ── union
-//!                               │
+//!     kernel -- /dev/fuse -- driver (decode) -- handlers (one function an operation) -- union
+//!                               |
 //!                            convert (their types, ours)   reply (a result becomes an answer)
 //! ```
 //!

@@ -164,6 +164,13 @@ impl Session {
         self.claim.take()
     }
 
+    /// What tells the number of live nodes while the session runs. It does not keep the layers in
+    /// use: those who wait for the end of a mount count on that.
+    pub fn node_counter(&self) -> impl Fn() -> usize + Send + use<> {
+        let union = Arc::downgrade(&self.union);
+        move || union.upgrade().map_or(0, |union| union.node_count())
+    }
+
     /// Serves until the mount is gone, unmounted from outside or by an [`Ender`], and its last
     /// user, too. Makes the upper layer durable before it returns.
     pub fn run(mut self) -> Result<()> {

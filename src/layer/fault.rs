@@ -34,6 +34,7 @@ pub enum Fault {
 struct Plan {
     fault: Fault,
     count: u64,
+    discard_failed: bool,
 }
 
 type Shared = Arc<Mutex<Plan>>;
@@ -59,18 +60,24 @@ pub struct FaultLayer {
 impl FaultLayer {
     /// Wraps `inner`; nothing fails yet.
     pub fn new(inner: Arc<dyn Upper>) -> Arc<Self> {
-        let plan = Plan { fault: Fault::None, count: 0 };
+        let plan = Plan { fault: Fault::None, count: 0, discard_failed: false };
         Arc::new(Self { inner, plan: Arc::new(Mutex::new(plan)) })
     }
 
     /// Plans a fault and counts from zero again.
     pub fn arm(&self, fault: Fault) {
-        *self.plan.lock() = Plan { fault, count: 0 };
+        *self.plan.lock() = Plan { fault, count: 0, discard_failed: false };
     }
 
     /// How many changes were asked for since the last [`arm`](Self::arm), failed ones included.
     pub fn count(&self) -> u64 {
         self.plan.lock().count
+    }
+
+    /// Whether the planned fault has hit the removal of something from the work directory, which
+    /// nobody is told of and which the next mount makes good.
+    pub fn discard_failed(&self) -> bool {
+        self.plan.lock().discard_failed
     }
 
     fn wrap(&self, inner: Arc<dyn Data>) -> Arc<dyn Data> {
@@ -189,6 +196,7 @@ impl Upper for FaultLayer {
             self.inner.discard(staged);
         } else {
             // What lies in work stays there; only the reference, which is memory, goes.
+            self.plan.lock().discard_failed = true;
             self.inner.forget(staged.id);
         }
     }
@@ -196,6 +204,8 @@ impl Upper for FaultLayer {
     fn discard_temp(&self, temp: Name<'_>) {
         if step(&self.plan).is_ok() {
             self.inner.discard_temp(temp);
+        } else {
+            self.plan.lock().discard_failed = true;
         }
     }
 

@@ -4,9 +4,9 @@
 //! one. Both speak opaque ids: never a path, never a descriptor kept per node.
 //!
 //! ```text
-//!     union ──> trait Layer ──┬── DirLayer     a directory in overlay format
-//!               trait Upper   ├── MemLayer     a tree in memory: tests, fuzzing, documentation
-//!                             └── FaultLayer   fails or stops at the n-th change (testkit)
+//!     union --> trait Layer --+-- DirLayer     a directory in overlay format
+//!               trait Upper   +-- MemLayer     a tree in memory: tests, fuzzing, documentation
+//!                             +-- FaultLayer   fails or stops at the n-th change (testkit)
 //! ```
 //!
 //! # Ids
@@ -325,16 +325,16 @@ pub trait Upper: Layer {
     /// holds) and gives back the reference. Failing is logged, not reported: the next mount sweeps.
     fn discard(&self, staged: Staged);
 
-    /// Removes what lies in the work directory under `temp` (a directory with all it holds): what an
-    /// exchange brought there. Failing is logged, not reported.
+    /// Removes what lies in the work directory under `temp` (a directory with all it holds): what
+    /// an exchange brought there. Failing is logged, not reported.
     fn discard_temp(&self, temp: Name<'_>);
 
     /// Puts a whiteout at `name`, in one step; with `replace`, in the place of the non-directory or
     /// the empty directory that is there.
     fn whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()>;
 
-    /// Removes the whiteout of `name`, in one step: the one beside the name if there is one, else the
-    /// one that occupies it.
+    /// Removes the whiteout of `name`, in one step: the one beside the name if there is one, else
+    /// the one that occupies it.
     fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()>;
 
     /// Renames `moved`, which is at `from`, to `to`, in one step. With [`RenameHow::Exchange`],

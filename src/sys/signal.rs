@@ -7,14 +7,17 @@ use crate::errno::{Errno, Error, Result};
 /// The signals that ask to end.
 const TERMINATION: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-/// The set of [`TERMINATION`].
+/// The signal that asks how things are.
+pub const STATISTICS: i32 = libc::SIGUSR1;
+
+/// The set of [`TERMINATION`] and [`STATISTICS`].
 fn termination_set() -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the pointer is valid for a sigset_t, which the call initializes.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: initialized by sigemptyset, which cannot fail on a valid pointer.
     let mut set = unsafe { set.assume_init() };
-    for signal in TERMINATION {
+    for signal in TERMINATION.into_iter().chain([STATISTICS]) {
         // SAFETY: the set is initialized and the signal number a valid one.
         unsafe { libc::sigaddset(&raw mut set, signal) };
     }
@@ -31,8 +34,9 @@ pub fn block_termination() -> Result<()> {
     if error == 0 { Ok(()) } else { Err(Errno::from_raw(error).into()) }
 }
 
-/// Calls `handler` with the signal's number for each termination signal from now on, in a thread
-/// of its own. Threads started before must have been so after [`block_termination`].
+/// Calls `handler` with the signal's number for each termination signal from now on, and for
+/// [`STATISTICS`], in a thread of its own. Threads started before must have been so after
+/// [`block_termination`].
 pub fn on_termination(mut handler: impl FnMut(i32) + Send + 'static) -> Result<()> {
     block_termination()?;
     std::thread::Builder::new()

@@ -13,9 +13,14 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    clippy::many_single_char_names,
+    clippy::match_same_arms,
+    clippy::format_push_string,
     reason = "this is test code: a surprise must stop the test"
 )]
 
+pub mod in_memory;
 pub mod model;
 pub mod op;
 pub mod place;

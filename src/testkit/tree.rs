@@ -263,7 +263,7 @@ impl TreeSpec {
 
     fn add_random(self, [verb, a, b, c, depth]: [u8; 5]) -> Self {
         let parts = [a, b, c].map(|n| NAMES[usize::from(n) % 3].to_vec());
-        let path = Place(parts[..usize::from(depth) % DEPTH + 1].to_vec());
+        let path = Place(parts[..=usize::from(depth) % DEPTH].to_vec());
         let fits = (1..path.depth()).all(|n| {
             let dir = self.items.get(&Place(path.0[..n].to_vec()));
             dir.is_none_or(|item| item.what == Thing::Dir)

@@ -49,8 +49,8 @@ impl Union {
         Ok(attr)
     }
 
-    /// Changes attributes and returns the new ones. A change of owner or size clears set-id bits and
-    /// capabilities as Linux does.
+    /// Changes attributes and returns the new ones. A change of owner or size clears set-id bits
+    /// and capabilities as Linux does.
     pub fn setattr(&self, node: NodeId, set: &SetAttr, caller: &Caller) -> Result<Attr> {
         let upper = self.writable()?;
         let node = self.node(node)?;
@@ -59,8 +59,8 @@ impl Union {
             return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL }.into());
         }
         if set == SetAttr::default() {
-            // What is left of a request whose only content was "clear the set-id bits": a chown that
-            // changes nothing, or a driver that cannot pass the flag.
+            // What is left of a request whose only content was "clear the set-id bits": a chown
+            // that changes nothing, or a driver that cannot pass the flag.
             let attr = self.attr_of(&node)?;
             let perm = without_set_id(attr.perm);
             if node.is_dir() || perm == attr.perm {

@@ -182,9 +182,12 @@ impl Union {
             kind => What::Node(kind, attr.rdev),
         };
         let xattrs = visible_xattrs(&**top.layer(), top.id())?;
-        let origin = origin_of(top)?;
-        let mut marks = vec![Mark::Ino(node.ino), Mark::Origin(&origin)];
+        // The origin's handle is what names a hard link in the index; elsewhere the number says all
+        // that is needed, and both together would not fit into an ext4 inode.
+        let origin = if linked { origin_of(top)? } else { Vec::new() };
+        let mut marks = vec![Mark::Ino(node.ino)];
         if linked {
+            marks.push(Mark::Origin(&origin));
             marks.push(Mark::Nlink(Nlink { base: NlinkBase::Lower, delta: 0 }));
         }
         // A file is closed to everybody until its data are there, and its attributes are set after
@@ -226,8 +229,10 @@ impl Union {
         for (name, value) in xattrs {
             upper.setxattr(staged.id, name, value, 0)?;
         }
-        let set = SetAttr { perm: Some(attr.perm), ..times_of(attr) };
-        upper.setattr(staged.id, &set)?;
+        // A copy that is cut short is a change already: what a crash leaves must not carry the time
+        // of the whole.
+        let times = if len < attr.size { SetAttr::default() } else { times_of(attr) };
+        upper.setattr(staged.id, &SetAttr { perm: Some(attr.perm), ..times })?;
         if self.options.durability == Durability::Strict && len > 0 {
             copy.sync(false)?;
         }
@@ -260,8 +265,8 @@ impl Union {
         to.set_len(len)
     }
 
-    /// Gives a metacopy file its data, in place. Until the mark is gone they are not looked at, so a
-    /// crash in between changes nothing.
+    /// Gives a metacopy file its data, in place. Until the mark is gone they are not looked at, so
+    /// a crash in between changes nothing.
     fn fill(&self, node: &Arc<Node>, copy: &UpperRef, len: u64) -> Result<()> {
         let upper = self.writable()?;
         let lowers = node.state()?.lowers.clone();

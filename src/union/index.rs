@@ -4,7 +4,8 @@
 //!
 //! The number of names that the mount shows is kept on the copy as `overlay.nlink`, relative to
 //! whichever number the next step moves along with it: to the upper link count before a step that
-//! adds or removes a name, to the lower one before a step that only makes a lower name an upper one.
+//! adds or removes a name, to the lower one before a step that only makes a lower name an upper
+//! one.
 
 use std::sync::Arc;
 
@@ -124,7 +125,9 @@ impl Union {
             Lookup::Whiteout(_) => return Ok(()),
             Lookup::Found(entry) => {
                 drop(Held::new(Arc::clone(upper).as_layer(), entry.id));
-                return Ok(());
+                // A crash after the name was made may have left the count relative to the lower
+                // one, which nobody finds once the name has moved.
+                return Self::count_by_upper(&**upper, id, links.count);
             }
         }
         let lowers = parent.state()?.lowers.clone();

@@ -1,9 +1,9 @@
 //! Inode numbers as the mount shows them: unique in it, and the same after a copy-up and a remount.
 //!
 //! A lower object shows its own number, a copy shows its origin's (kept with it as
-//! `overlay.plyfs.ino`). On one filesystem these are unique as they are. With several, the number of
-//! the filesystem goes into the top byte. Numbers 0 and 1 are never shown for anything but a root,
-//! since FUSE gives them a meaning.
+//! `overlay.plyfs.ino`). On one filesystem these are unique as they are. With several, the
+//! number of the filesystem goes into the top byte. Numbers 0 and 1 are never shown for
+//! anything but a root, since FUSE gives them a meaning.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

@@ -6,8 +6,8 @@
 //!    copy-up and for whoever changes the node's place. One thread that needs several latches takes
 //!    them by [`lock_all`], which waits for one while it holds no other; so there is no order among
 //!    latches that could be violated, and nobody waits for a file while holding its directory.
-//! 2. A shard of the node table, a cell of the cache of recent lookups: for a few instructions, never
-//!    over a system call.
+//! 2. A shard of the node table, a cell of the cache of recent lookups: for a few instructions,
+//!    never over a system call.
 //! 3. [`Node::state`], innermost but for a layer's own locks: never held over a system call, never
 //!    while waiting for a latch, never two at once.
 //!

@@ -129,6 +129,7 @@ fn line_26_inotify_on_a_lower_file_fires_after_copy_up() {
     inotify::add_watch(&watch, stand.at("single"), inotify::WatchFlags::MODIFY).unwrap();
     fs::write(stand.at("single"), "changed").unwrap();
     let mut buf = [std::mem::MaybeUninit::uninit(); 512];
-    let event = inotify::Reader::new(&watch, &mut buf).next().unwrap();
+    let mut events = inotify::Reader::new(&watch, &mut buf);
+    let event = events.next().unwrap();
     assert!(event.events().contains(inotify::ReadFlags::MODIFY));
 }

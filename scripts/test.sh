@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Every check of the project, mounted tests included when root with /dev/fuse. A check that is no
+# test (formatting, lints, documentation) counts as one. The last line is the sum.
+set -euo pipefail
+cd "$(dirname "$(realpath "$0")")/.."
+. scripts/need.sh
+need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mount:mount \
+  setfattr:attr setfacl:acl setcap:libcap2-bin strace:strace unshare:util-linux
+need_cargo
+
+log=$(mktemp)
+trap 'rm --force "$log"' EXIT
+passed=0 failed=0 skipped=0
+
+# sum WORD: the total before WORD in cargo's `test result:` lines.
+sum() { awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" word) n += $(i - 1) }
+  END { print n + 0 }' "$log"; }
+
+# step NAME COMMAND...: runs it, says how long it took, shows what it printed only when it failed.
+step() {
+  local name=$1 from=$SECONDS ok=0 p f s noted
+  shift
+  "$@" >"$log" 2>&1 || ok=$?
+  p=$(sum passed) f=$(sum failed) s=$(sum ignored)
+  noted=$(grep --count '^skipped: ' "$log" || true) # a test that found out that it cannot run here
+  p=$((p - noted)) s=$((s + noted))
+  if ! grep --quiet '^test result:' "$log"; then p=$((ok == 0)); fi
+  if [ "$ok" -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  if [ "$f" -gt 0 ]; then cat "$log"; fi
+  grep '^skipped: ' "$log" | sort | uniq --count || true
+  printf '%-34s %4d s  %s\n' "$name" $((SECONDS - from)) \
+    "$([ "$f" -eq 0 ] && echo "ok ($p)" || echo "FAILED ($f)")"
+}
+
+tests=(cargo test --quiet --features testkit)
+step 'format' cargo fmt --check
+step 'clippy' cargo clippy --quiet --all-targets -- -D warnings
+step 'clippy, all features' cargo clippy --quiet --all-targets --all-features -- -D warnings
+step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --all-features
+step 'build of the tests' "${tests[@]}" --no-run
+step 'unit tests' "${tests[@]}" --lib --bins -- --show-output
+for file in tests/*.rs tests/*/main.rs; do
+  [ -e "$file" ] || continue
+  name=${file#tests/} name=${name%/main.rs}
+  step "tests/${name%.rs}" "${tests[@]}" --test "${name%.rs}" -- --show-output
+done
+step 'examples in documentation' "${tests[@]}" --doc
+# The bodies of the fuzz targets run above, as tests on seeds; this says that the targets compile.
+step 'fuzz targets' cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
+
+if [ "$(id --user)" -eq 0 ] && [ -c /dev/fuse ] && [ "$skipped" -gt 0 ]; then
+  echo "as root with /dev/fuse nothing may be skipped" && failed=$((failed + 1))
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
