@@ -1,6 +1,13 @@
 //! The command line as a user meets it: exit codes and messages of the built program. What mounts
 //! needs root and skips nothing: without root those tests fail.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails here"
+)]
+
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
