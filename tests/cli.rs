@@ -187,13 +187,15 @@ fn without_an_upper_nothing_can_be_written() {
 /// A mount in the foreground, whose process we know.
 fn foreground(root: &Path) -> std::process::Child {
     let arguments = ["mount", "-f", "-o", ALL, "mnt"];
-    let child = Command::new(PLYFS).args(arguments).current_dir(root).spawn().unwrap();
+    let mut child = Command::new(PLYFS).args(arguments).current_dir(root).spawn().unwrap();
     for _ in 0..500 {
         if root.join("mnt/f").exists() {
             return child;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+    child.kill().unwrap();
+    child.wait().unwrap();
     panic!("not mounted after five seconds");
 }
 
