@@ -1,6 +1,13 @@
 //! The command line as a user meets it: exit codes and messages of the built program. What mounts
 //! needs root and skips nothing: without root those tests fail.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails here"
+)]
+
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -180,13 +187,15 @@ fn without_an_upper_nothing_can_be_written() {
 /// A mount in the foreground, whose process we know.
 fn foreground(root: &Path) -> std::process::Child {
     let arguments = ["mount", "-f", "-o", ALL, "mnt"];
-    let child = Command::new(PLYFS).args(arguments).current_dir(root).spawn().unwrap();
+    let mut child = Command::new(PLYFS).args(arguments).current_dir(root).spawn().unwrap();
     for _ in 0..500 {
         if root.join("mnt/f").exists() {
             return child;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+    child.kill().unwrap();
+    child.wait().unwrap();
     panic!("not mounted after five seconds");
 }
 
