@@ -1,7 +1,6 @@
 //! One component of a path. Inside the union there are no paths: an entry is (directory, name).
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
 
@@ -37,7 +36,7 @@ impl<'a> Name<'a> {
 
     /// An owned copy.
     pub fn to_buf(self) -> NameBuf {
-        NameBuf(Arc::from(self.0))
+        NameBuf::of(self.0)
     }
 }
 
@@ -53,19 +52,62 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// An owned name; cloning it shares the bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NameBuf(Arc<[u8]>);
+/// Names up to this long need no allocation of their own: nearly all of a system's.
+const INLINE: usize = 22;
+
+/// An owned name.
+#[derive(Clone)]
+pub struct NameBuf(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Heap(Box<[u8]>),
+}
 
 impl NameBuf {
+    fn of(bytes: &[u8]) -> Self {
+        let mut inline = [0; INLINE];
+        match (inline.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
+            (Some(room), Ok(len)) => {
+                room.copy_from_slice(bytes);
+                Self(Repr::Inline { len, bytes: inline })
+            }
+            _ => Self(Repr::Heap(bytes.into())),
+        }
+    }
+
     /// Borrows the name.
     pub fn as_name(&self) -> Name<'_> {
-        Name(&self.0)
+        Name(self.as_bytes())
     }
 
     /// The name's bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Repr::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Heap(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for NameBuf {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for NameBuf {}
+
+impl PartialOrd for NameBuf {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NameBuf {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_bytes().cmp(other.as_bytes())
     }
 }
 
@@ -74,3 +116,6 @@ impl fmt::Debug for NameBuf {
         self.as_name().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use super::overlap::{self, shown};
 use super::verify::{self, Finding, Severity};
 use super::{mount, stack};
 use crate::errno::{Context, Errno, Error, Result};
+use crate::sys::fuse_mount;
 
 /// Checks.
 pub(super) fn run(args: &CheckArgs) -> Outcome {
@@ -48,10 +49,15 @@ fn work_dir(work: &Path, report: &mut dyn FnMut(Finding) -> Result<()>) -> Resul
     let mut say = |severity, path: &str, what: String| {
         report(Finding { severity, layer: None, path: path.as_bytes().to_vec(), what })
     };
+    // A mount holds the directory's lock.
+    if fuse_mount::claim(work).is_none() {
+        let what = "in use by a mount right now: what is found may be half of a change";
+        return say(Severity::Note, "", what.to_owned());
+    }
     if work.join("work/incompat/volatile").exists() {
-        let what = "a volatile mount is up, or was not unmounted: after a crash of the system the \
-                    upperdir must be thrown away";
-        say(Severity::Warning, "work/incompat/volatile", what.to_owned())?;
+        let what = "the last mount was volatile and was not unmounted: the upperdir may be \
+                    incomplete, and will not be mounted";
+        say(Severity::Error, "work/incompat/volatile", what.to_owned())?;
     }
     let left = names(&work.join("work"))?.into_iter().filter(|name| name != "incompat").count();
     if left > 0 {

@@ -8,6 +8,7 @@ use super::args::DoctorArgs;
 use super::output::{self, Exit, Failure, Outcome};
 use super::overlap::shown;
 use crate::layer::dir;
+use crate::layer::marks::Namespace;
 use crate::sys::process::KernelVersion;
 use crate::sys::{fuse_mount, process};
 
@@ -69,16 +70,11 @@ fn kernel() -> Item {
 
 /// Whether the FUSE device can be used.
 fn device() -> Item {
-    let helper = fuse_mount::find_program(fuse_mount::HELPER).is_some();
     match fuse_mount::open_device() {
         Ok(_) => item("FUSE device", true, "can be opened", "each thread gets a queue of its own"),
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
-            let so = if helper {
-                "the mount helper opens it; all threads share one queue"
-            } else {
-                "cannot mount: run as root or install fuse3"
-            };
-            item("FUSE device", helper, "may not be opened by this user", so)
+            let so = "cannot mount: run as root, or chmod 666 /dev/fuse";
+            item("FUSE device", false, "may not be opened by this user", so)
         }
         Err(errno) => {
             let so = "cannot mount: modprobe fuse (in a container: --device /dev/fuse)";
@@ -142,6 +138,61 @@ fn filesystem(dir: &Path) -> Result<Vec<Item>, Failure> {
         let hint = "give a directory that you may write to";
         Failure::new(format!("doctor: {}", shown(dir)), error, hint)
     })?;
-
-    Ok(Vec::new())
+    let yes = |yes: bool| if yes { "yes" } else { "no" };
+    let either = |yes, then, otherwise| if yes { then } else { otherwise };
+    let marks = match probe.namespace {
+        Some(Namespace::Trusted) => item("marks", true, "trusted.overlay.*", "as overlayfs's own"),
+        Some(Namespace::User) => {
+            let so = "overlayfs reads them with userxattr, but no redirects";
+            item("marks", true, "user.overlay.*", so)
+        }
+        None => item("marks", false, "no extended attributes", "cannot be an upperdir"),
+    };
+    let rows = [
+        (
+            "whiteout devices",
+            probe.char_whiteouts,
+            either(probe.char_whiteouts, "deletes by devices 0:0", "deletes by marked empty files"),
+        ),
+        (
+            "RENAME_WHITEOUT",
+            probe.rename_whiteout,
+            either(probe.rename_whiteout, "renames in one step", "stages a whiteout beforehand"),
+        ),
+        (
+            "RENAME_EXCHANGE",
+            probe.exchange,
+            either(probe.exchange, "replaces directories in one step", "cannot be an upperdir"),
+        ),
+        (
+            "RENAME_NOREPLACE",
+            probe.no_replace,
+            either(probe.no_replace, "never replaces unasked", "cannot be an upperdir"),
+        ),
+        (
+            "O_TMPFILE",
+            probe.tmpfile,
+            either(probe.tmpfile, "not needed yet", "not needed: stages under names"),
+        ),
+        (
+            "reflinks",
+            probe.reflink,
+            either(probe.reflink, "copies up by sharing blocks", "copies up by copying data"),
+        ),
+        (
+            "d_type",
+            probe.d_type,
+            either(probe.d_type, "lists without a stat each", "lists with a stat each"),
+        ),
+        (
+            "file handles",
+            probe.handles,
+            either(probe.handles, "hard links stay one", "a hard link parts when copied up"),
+        ),
+    ];
+    let row = |(topic, has, so): (&'static str, bool, &str)| {
+        let needed = topic == "RENAME_EXCHANGE" || topic == "RENAME_NOREPLACE";
+        item(topic, has || !needed, yes(has), so)
+    };
+    Ok(std::iter::once(marks).chain(rows.map(row)).collect())
 }

@@ -12,8 +12,9 @@ use super::overlap::{self, Place, Role, shown};
 use super::{log, stack};
 use crate::errno::{Errno, Error};
 use crate::fuse::{self, MountConfig, Session};
+use crate::layer::dir::DirUpper;
 use crate::sys::daemon::{self, Forked};
-use crate::sys::{fuse_mount, limits, mountinfo, signal};
+use crate::sys::{fuse_mount, limits, mountinfo, process, signal};
 use crate::union::{Durability, Options, Union};
 
 /// Mounts.
@@ -36,12 +37,12 @@ pub(super) fn run(args: &MountArgs) -> Outcome {
         Forked::Child(ready) => {
             log::to_stderr("warn");
             match plan.mount() {
-                Ok(session) => {
+                Ok(mounted) => {
                     if let Err(error) = ready.ready(log::file().as_deref()) {
-                        drop(session);
+                        drop(mounted);
                         return Err(plan.failure(&error, ""));
                     }
-                    serve(session, &plan)
+                    serve(mounted, &plan)
                 }
                 Err(failure) => {
                     let said = format!("{}\n{}\n{}", failure.what, failure.why, failure.hint);
@@ -108,24 +109,24 @@ pub(super) fn places(
 
 /// Whether there is a way to mount at all.
 fn device() -> Result<(), Failure> {
-    match fuse_mount::open_device() {
-        Ok(_) => Ok(()),
-        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
-            match fuse_mount::find_program(fuse_mount::HELPER) {
-                Some(_) => Ok(()),
-                None => Err(Failure::new(
-                    "mount",
-                    format!("only root may mount without {}", fuse_mount::HELPER),
-                    "install fuse3, or run as root",
-                )),
-            }
+    let hint = match fuse_mount::open_device() {
+        Ok(_) => None,
+        Err(errno @ (rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) => {
+            Some((errno, "run as root, or let users open it: chmod 666 /dev/fuse"))
         }
-        Err(errno) => Err(Failure::new(
-            fuse_mount::DEVICE,
-            Error::from(errno),
+        Err(errno) => Some((
+            errno,
             "load the kernel's FUSE module: modprobe fuse (in a container: --device /dev/fuse)",
         )),
+    };
+    if let Some((errno, hint)) = hint {
+        return Err(Failure::new(fuse_mount::DEVICE, Error::from(errno), hint));
     }
+    if process::has_sys_admin() || fuse_mount::find_program(fuse_mount::HELPER).is_some() {
+        return Ok(());
+    }
+    let why = format!("only root may mount without {}", fuse_mount::HELPER);
+    Err(Failure::new("mount", why, "install fuse3, or run as root"))
 }
 
 /// Whether the mount point is free: no plyfs there yet, and no dead mount.
@@ -167,14 +168,21 @@ fn unused(upper: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A live mount and what has to be ended with it.
+#[derive(Debug)]
+struct Mounted {
+    session: Session,
+    upper: Option<Arc<DirUpper>>,
+}
+
 impl Plan {
     /// Opens the layers and mounts their union.
-    fn mount(&self) -> Result<Session, Failure> {
+    fn mount(&self) -> Result<Mounted, Failure> {
         // Modes are the callers' business, who come with a umask of their own.
-        rustix::process::umask(rustix::fs::Mode::empty());
+        process::set_umask_zero();
         limits::raise_open_files();
         signal::block_termination().map_err(|error| self.failure(&error, ""))?;
-        let stack = stack::open(&self.options)?;
+        let (stack, upper) = stack::open(&self.options)?;
         let durability =
             if self.options.volatile { Durability::Volatile } else { Durability::Strict };
         let read_only = self.options.read_only || stack.upper.is_none();
@@ -191,13 +199,15 @@ impl Plan {
             noatime: self.options.noatime,
             ..MountConfig::default()
         };
-        fuse::mount(Arc::new(union), &self.mountpoint, &config).map_err(|error| {
+        let mounted = fuse::mount(Arc::new(union), &self.mountpoint, &config);
+        let session = mounted.map_err(|error| {
             let hint = match error.errno() {
                 Errno::EPERM | Errno::EACCES => "run as root, or see 'plyfs doctor'",
                 _ => "'plyfs doctor' tells what this system allows",
             };
             self.failure(&error, hint)
-        })
+        })?;
+        Ok(Mounted { session, upper })
     }
 
     /// A failure of the mount as a whole.
@@ -216,7 +226,8 @@ impl Plan {
 }
 
 /// Serves until the mount has ended.
-fn serve(session: Session, plan: &Plan) -> Outcome {
+fn serve(mounted: Mounted, plan: &Plan) -> Outcome {
+    let Mounted { mut session, upper } = mounted;
     let ender = session.ender();
     let nodes = session.node_counter();
     let mut asked = false;
@@ -235,7 +246,13 @@ fn serve(session: Session, plan: &Plan) -> Outcome {
         }
     })
     .map_err(|error| plan.failure(&error, ""))?;
-    match session.run() {
+    // Who waits for our end may use the layers again, so they are let go of first.
+    let claim = session.take_claim();
+    let served = session.run();
+    let closed = upper.as_ref().map_or(Ok(()), |upper| upper.close());
+    drop(upper);
+    drop(claim);
+    match served.and(closed) {
         Ok(()) => Ok(Exit::Ok),
         Err(error) => {
             tracing::error!("{error}");

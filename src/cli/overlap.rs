@@ -59,9 +59,12 @@ impl Place {
         found.map_err(|error| {
             let what = format!("{} {}", role.word(), shown(path));
             let hint = match error.errno() {
-                Errno::ENOENT => "make the directory first, or correct the path",
-                Errno::ENOTDIR => "give a directory",
-                _ => "see whether the directory can be entered",
+                Errno::ENOENT => "make the directory first, or correct the path".to_owned(),
+                Errno::ENOTDIR => "give a directory".to_owned(),
+                errno if errno.raw() == libc::ENOTCONN => {
+                    format!("a mount whose server died is there: plyfs umount {}", shown(path))
+                }
+                _ => "see whether the directory can be entered".to_owned(),
             };
             Failure::new(what, error.errno(), hint)
         })

@@ -6,43 +6,40 @@ use std::sync::Arc;
 use super::options::MountOptions;
 use super::output::Failure;
 use super::overlap::shown;
-use crate::errno::{Errno, Error};
+use crate::errno::Errno;
 use crate::layer::dir::{DirLayer, DirUpper, UpperOptions};
 use crate::layer::{Layer, Upper};
 use crate::union::Stack;
 
-/// Opens the layers of `options`, whose paths are absolute and do not overlap.
-pub(super) fn open(options: &MountOptions) -> Result<Stack, Failure> {
+/// Opens the layers of `options`, whose paths are absolute and do not overlap. The upper layer
+/// comes a second time, to be closed at the end.
+pub(super) fn open(options: &MountOptions) -> Result<(Stack, Option<Arc<DirUpper>>), Failure> {
     let lowers = options.lowers.iter().map(|path| lower(path)).collect::<Result<_, _>>()?;
     let upper = match (&options.upper, &options.work) {
         (Some(upper), Some(work)) => {
             let how = UpperOptions { volatile: options.volatile };
-            let opened = DirUpper::open(upper, work, how)
-                .map_err(|error| layer_failure("upperdir", upper, &error))?;
-            Some(opened as Arc<dyn Upper>)
+            let opened = DirUpper::open(upper, work, how);
+            // Its errors name the directory and say what to do.
+            Some(opened.map_err(|error| Failure::new("mount", &error, ""))?)
         }
         _ => None,
     };
-    Ok(Stack { upper, lowers })
+    let stack = Stack { upper: upper.clone().map(|upper| upper as Arc<dyn Upper>), lowers };
+    Ok((stack, upper))
 }
 
 /// Opens a read-only layer.
 pub(super) fn lower(path: &Path) -> Result<Arc<dyn Layer>, Failure> {
     match DirLayer::open(path) {
         Ok(layer) => Ok(layer),
-        Err(error) => Err(layer_failure("lowerdir", path, &error)),
+        Err(error) => {
+            let hint = match error.errno() {
+                Errno::ENOENT => "make the directory first, or correct the path",
+                Errno::ENOTDIR => "give a directory",
+                Errno::EACCES | Errno::EPERM => "run as root, or as the owner of the directory",
+                _ => "is it a directory that can be read?",
+            };
+            Err(Failure::new(format!("layer {}", shown(path)), error.errno(), hint))
+        }
     }
-}
-
-/// Why a layer cannot be used.
-pub(super) fn layer_failure(role: &str, path: &Path, error: &Error) -> Failure {
-    let hint = match error.errno() {
-        Errno::EBUSY => "unmount the other mount of it, or wait until it has ended",
-        Errno::EXDEV => "upperdir and workdir must be on one filesystem",
-        Errno::ENOENT => "make the directory first, or correct the path",
-        Errno::EACCES | Errno::EPERM => "run as root, or as the owner of the directory",
-        Errno::EROFS => "choose an upperdir on a filesystem that can be written to",
-        _ => "'plyfs check' with the same options tells more",
-    };
-    Failure::new(format!("{role} {}", shown(path)), error, hint)
 }

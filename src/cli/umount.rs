@@ -23,8 +23,8 @@ pub(super) fn run(args: &UmountArgs) -> Outcome {
     }
     fuse_mount::unmount(&point, args.lazy).map_err(|error| {
         let hint = match error.errno() {
-            Errno::EBUSY => "end who uses it ('fuser -vm MNT' lists them), or detach it with -l",
-            _ => "only root, or who mounted it, may unmount it",
+            Errno::EBUSY => format!("end who uses it (fuser -vm {what}), or detach it with -l"),
+            _ => "only root, or who mounted it, may unmount it".to_owned(),
         };
         Failure::new(&what, &error, hint)
     })?;

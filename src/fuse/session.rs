@@ -83,7 +83,7 @@ pub struct Session {
     place: Place,
     /// A shared lock on the directory under the mount, held while this session lives: who has
     /// unmounted can wait for it.
-    _claim: Option<OwnedFd>,
+    claim: Option<OwnedFd>,
 }
 
 /// Where our mount is, and which one it is: another may have come to the same place.
@@ -144,7 +144,7 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
     let driver = Driver::new(union.clone(), config.threads.max(1));
     let session = fuser::Session::from_fd(driver, connection, SessionACL::All, fuse);
     match session {
-        Ok(session) => Ok(Session { fuse: Some(session), union, place, _claim: claim }),
+        Ok(session) => Ok(Session { fuse: Some(session), union, place, claim }),
         Err(error) => {
             place.unmount(true)?;
             Err(error).context(|| "the kernel and plyfs do not agree on a FUSE protocol")
@@ -160,8 +160,15 @@ impl Session {
 
     /// What tells the number of live nodes while the session runs.
     pub fn node_counter(&self) -> impl Fn() -> usize + Send + use<> {
-        let union = Arc::clone(&self.union);
-        move || union.node_count()
+        // Weak: whoever may still ask must not keep the layers, and their locks, from going.
+        let union = Arc::downgrade(&self.union);
+        move || union.upgrade().map_or(0, |union| union.node_count())
+    }
+
+    /// The lock on the directory under the mount, for who has more to end than this session before
+    /// those may go on who wait for it.
+    pub fn take_claim(&mut self) -> Option<OwnedFd> {
+        self.claim.take()
     }
 
     /// Serves until the mount is gone, unmounted from outside or by an [`Ender`], and its last

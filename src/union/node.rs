@@ -290,3 +290,6 @@ fn try_rest<'a>(nodes: &[&'a Node]) -> Result<std::result::Result<Latches<'a>, u
     }
     Ok(Ok(latches))
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,9 +20,11 @@ const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
 /// Bits of a cookie that tell names of the same hash apart.
 const SLOT_BITS: u32 = 16;
-/// Listings kept at most, and entries in all of them together beyond which the oldest go.
-const MAX_LISTINGS: usize = 64;
-const MAX_ENTRIES: usize = 200_000;
+/// Listings kept at most, and entries in all of them together beyond which the oldest go (the newest
+/// stays whatever its size). They serve whoever is in the middle of listing; the kernel keeps what
+/// was listed.
+const MAX_LISTINGS: usize = 32;
+const MAX_ENTRIES: usize = 20_000;
 
 /// A merged directory, sorted by cookie.
 #[derive(Debug)]
@@ -89,6 +91,7 @@ impl Union {
             return Ok(());
         }
         let listing = self.listing(&dir, offset)?;
+        self.done_at_end(&dir, &listing, offset);
         for item in listing.after(offset) {
             let name = listing.name(item)?;
             let ino = if item.resolve { self.shown_ino(&dir, name, item.ino)? } else { item.ino };
@@ -113,6 +116,7 @@ impl Union {
             return Ok(());
         }
         let listing = self.listing(&dir, offset)?;
+        self.done_at_end(&dir, &listing, offset);
         for item in listing.after(offset) {
             let name = listing.name(item)?;
             // Gone since the listing was made: skipped, as readdir(3) allows.
@@ -125,6 +129,13 @@ impl Union {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of a listing that its reader has come to the end of.
+    fn done_at_end(&self, dir: &Node, listing: &Listing, offset: u64) {
+        if listing.items.last().is_none_or(|last| last.cookie <= offset) {
+            self.listings.lock().0.pop(&dir.id);
+        }
     }
 
     /// `.` and `..`; false once `each` has had enough.

@@ -2,6 +2,7 @@
 
 use std::fs::create_dir_all;
 
+use super::Role::{Lower, Mountpoint, Upper, Work};
 use super::*;
 
 fn refused(root: &Path, places: &[(Role, &str)]) -> Option<String> {
@@ -18,7 +19,6 @@ fn what_overlaps_is_refused() {
         create_dir_all(root.join(dir)).unwrap();
     }
     std::os::unix::fs::symlink("l", root.join("link")).unwrap();
-    use Role::{Lower, Mountpoint, Upper, Work};
     let fine = [(Lower, "l"), (Lower, "k"), (Upper, "u"), (Work, "w"), (Mountpoint, "m")];
     assert_eq!(refused(root, &fine), None);
     for (pair, word) in [

@@ -58,8 +58,8 @@ impl DirUpper {
     /// there is removed.
     ///
     /// # Errors
-    /// `EBUSY` while another mount uses either, `EXDEV` if they are on different mounts, `EINVAL` if
-    /// one lies in the other or the upper was left unsynced, `ENOTEMPTY` if `work` holds foreign
+    /// `EBUSY` while another mount uses either, `EXDEV` if they are on different mounts, `EINVAL`
+    /// if one lies in the other or the upper was left unsynced, `ENOTEMPTY` if `work` holds foreign
     /// things, `EOPNOTSUPP` if the filesystem cannot hold an upper layer; each says what to do.
     pub fn open(upper: &Path, work: &Path, options: UpperOptions) -> Result<Arc<Self>> {
         let (of_upper, of_work) =

@@ -2,7 +2,8 @@ use super::*;
 
 const TEXT: &[u8] = b"\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
-30 22 0:26 / /mnt/a\\040b\\134\\012c rw,nosuid,nodev master:3 x:2 - fuse.plyfs plyfs rw,user_id=0\n\
+30 22 0:26 / /mnt/a\\040b\\134\\012c rw,nosuid,nodev master:3 propagate_from:2 - \
+fuse.plyfs plyfs rw,user_id=0\n\
 31 22 0:27 /sub /mnt ro - tmpfs tmpfs ro\n\
 32 31 0:28 / /mnt rw - tmpfs second rw\n\
 broken line\n\
