@@ -65,6 +65,15 @@ impl SystemTarget {
         self.root = None;
     }
 
+    /// The whole tree, unless it lists what is not there (as overlayfs does with marks that it does
+    /// not know).
+    pub fn try_tree(&mut self) -> Result<Vec<Seen>> {
+        let mut out = Vec::new();
+        self.see(&Place::root(), &mut out)?;
+        out.sort_by(|a, b| a.place.cmp(&b.place));
+        Ok(out)
+    }
+
     fn open_root(&mut self) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         self.root = Some(fs::openat(CWD, &self.path, flags, Mode::empty()).expect("is there"));
@@ -329,10 +338,7 @@ impl Target for SystemTarget {
     }
 
     fn tree(&mut self) -> Vec<Seen> {
-        let mut out = Vec::new();
-        self.see(&Place::root(), &mut out).expect("the tree can be read");
-        out.sort_by(|a, b| a.place.cmp(&b.place));
-        out
+        self.try_tree().expect("the tree can be read")
     }
 
     fn keeps_inos(&self) -> bool {
