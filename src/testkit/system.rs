@@ -28,6 +28,7 @@ pub struct SystemTarget {
     remount: Box<dyn FnMut()>,
     held: BTreeMap<u8, (OwnedFd, bool)>,
     keeps_inos: bool,
+    keeps_dir_times: bool,
 }
 
 impl fmt::Debug for SystemTarget {
@@ -47,6 +48,7 @@ impl SystemTarget {
             remount: Box::new(remount),
             held: BTreeMap::new(),
             keeps_inos: true,
+            keeps_dir_times: true,
         };
         this.open_root();
         this
@@ -56,6 +58,13 @@ impl SystemTarget {
     #[must_use]
     pub fn changing_inos(mut self) -> Self {
         self.keeps_inos = false;
+        self
+    }
+
+    /// This filesystem moves a directory's time of change when it moves the directory.
+    #[must_use]
+    pub fn changing_dir_times(mut self) -> Self {
+        self.keeps_dir_times = false;
         self
     }
 
@@ -343,6 +352,10 @@ impl Target for SystemTarget {
 
     fn keeps_inos(&self) -> bool {
         self.keeps_inos
+    }
+
+    fn keeps_dir_times(&self) -> bool {
+        self.keeps_dir_times
     }
 }
 
