@@ -1,6 +1,19 @@
 //! Several threads on one union: no deadlock, no two copies of one file, nobody waits for a copy-up
 //! of somebody else's file, and what is left is what a remount shows.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
+)]
+
 use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -17,7 +30,7 @@ use plyfs::union::{Caller, Mode, NodeId, Options, RenameFlag, Stack, Union};
 const ROOT: Caller = Caller { uid: 0, gid: 0 };
 const MODE: Mode = Mode { perm: 0o755, umask: 0 };
 /// Far beyond what any of this takes: whoever is not done by then waits for ever.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 
 fn name(bytes: &str) -> Name<'_> {
     Name::new(bytes.as_bytes()).unwrap()
@@ -65,13 +78,11 @@ impl Random {
 fn walk(union: &Union, path: &[&str]) -> Option<Vec<NodeId>> {
     let mut nodes = vec![union.root()];
     for part in path {
-        match union.lookup(*nodes.last().unwrap(), name(part)) {
-            Ok(Some(found)) => nodes.push(found.node),
-            _ => {
-                release(union, &nodes);
-                return None;
-            }
-        }
+        let Ok(Some(found)) = union.lookup(*nodes.last().unwrap(), name(part)) else {
+            release(union, &nodes);
+            return None;
+        };
+        nodes.push(found.node);
     }
     Some(nodes)
 }

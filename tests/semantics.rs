@@ -1,7 +1,12 @@
-//! What a correct union must get right, line by line of its specification, as far as it can be
-//! said of layers in memory: each test is named after its line. `outcome and tree` are always those
-//! of one plain directory (the model is asked after every operation); what lies in the upper layer
-//! is looked at where the line speaks of it.
+//! The specification line by line, as far as it can be said of layers in memory: each test is named
+//! after its line. Outcome and tree are always those of one plain directory (the model).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
+)]
 
 use std::sync::Arc;
 
