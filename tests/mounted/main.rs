@@ -19,4 +19,5 @@ mod data;
 mod directories;
 mod identity;
 mod metadata;
+mod panics;
 mod stand;
