@@ -260,6 +260,10 @@ impl Upper for FaultLayer {
         self.inner.pin(id)
     }
 
+    fn unpin(&self, id: Id) {
+        self.inner.unpin(id);
+    }
+
     fn rebind(&self, id: Id, other: Id) {
         self.inner.rebind(id, other);
     }

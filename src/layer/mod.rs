@@ -363,6 +363,10 @@ pub trait Upper: Layer {
     /// Makes `id` reachable whatever becomes of its names, until it is forgotten. No change.
     fn pin(&self, id: Id) -> Result<()>;
 
+    /// Says that `id`, which was [pinned](Self::pin), has a name yet: a layer whose pins are dear
+    /// may reach it by that again. Its last name must not go unless it is pinned anew. No change.
+    fn unpin(&self, id: Id);
+
     /// Says that `id` is (also) what `other` found; later calls may reach it there. No change.
     fn rebind(&self, id: Id, other: Id);
 

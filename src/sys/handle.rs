@@ -1,7 +1,7 @@
 //! Names for objects that survive remounts: file handles and the filesystem's UUID.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use super::cvt;
 use super::object::Object;
@@ -67,6 +67,29 @@ pub fn of(object: Object<'_>) -> Result<Option<FileHandle>> {
             _ => Err(error),
         },
     }
+}
+
+/// Opens (`O_PATH`) what `handle` names on the filesystem that `on` (not `O_PATH`) lies on.
+///
+/// # Errors
+/// `EPERM` without `CAP_DAC_READ_SEARCH` over the filesystem, `ESTALE` if the object is gone.
+pub fn open(on: &impl AsFd, handle: &FileHandle) -> Result<OwnedFd> {
+    let mut raw = Raw { size: MAX, kind: handle.kind, bytes: [0; MAX as usize] };
+    let room = raw.bytes.get_mut(..handle.bytes.len()).ok_or(Errno::EOVERFLOW)?;
+    room.copy_from_slice(&handle.bytes);
+    raw.size = u32::try_from(handle.bytes.len()).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the structure has the layout of file_handle, with as many bytes as `size` says; the
+    // call only reads it.
+    let returned = unsafe {
+        libc::open_by_handle_at(
+            on.as_fd().as_raw_fd(),
+            (&raw mut raw).cast(),
+            libc::O_PATH | libc::O_CLOEXEC,
+        )
+    };
+    let fd = i32::try_from(cvt(returned.into())?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the call has just returned this descriptor, which nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The UUID of the filesystem that `fd` (not `O_PATH`) lies on; zeros where the kernel (before

@@ -9,6 +9,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::layer::Id;
+use crate::sys::handle::FileHandle;
 use crate::sys::process;
 
 /// The most directories that one layer keeps open.
@@ -29,12 +30,18 @@ pub(super) struct Descriptors {
 struct Table {
     cached: LruCache<Id, Arc<OwnedFd>>,
     pinned: HashMap<Id, Arc<OwnedFd>>,
+    /// Objects that have a name, though not the one that is known: found without a descriptor.
+    handles: HashMap<Id, FileHandle>,
 }
 
 impl Descriptors {
     pub(super) fn new() -> Self {
         let limit = usize::try_from(process::nofile_limit()).unwrap_or(usize::MAX);
-        let table = Table { cached: LruCache::unbounded(), pinned: HashMap::new() };
+        let table = Table {
+            cached: LruCache::unbounded(),
+            pinned: HashMap::new(),
+            handles: HashMap::new(),
+        };
         Self { table: Mutex::new(table), budget: limit / 4 }
     }
 
@@ -68,12 +75,28 @@ impl Descriptors {
 
     /// Keeps the object open until [`remove`](Self::remove).
     pub(super) fn pin(&self, id: Id, fd: Arc<OwnedFd>) {
-        self.table.lock().pinned.insert(id, fd);
+        let mut table = self.table.lock();
+        table.handles.remove(&id);
+        table.pinned.insert(id, fd);
     }
 
     /// The object is found by name again.
     pub(super) fn unpin(&self, id: Id) {
-        self.table.lock().pinned.remove(&id);
+        let mut table = self.table.lock();
+        table.handles.remove(&id);
+        table.pinned.remove(&id);
+    }
+
+    /// The object is found by its handle.
+    pub(super) fn pin_by_handle(&self, id: Id, handle: FileHandle) {
+        let mut table = self.table.lock();
+        table.pinned.remove(&id);
+        table.handles.insert(id, handle);
+    }
+
+    /// By what the object is found, if not by name.
+    pub(super) fn handle(&self, id: Id) -> Option<FileHandle> {
+        self.table.lock().handles.get(&id).cloned()
     }
 
     /// The ids are no more.
@@ -84,6 +107,7 @@ impl Descriptors {
         let mut table = self.table.lock();
         for id in ids {
             table.pinned.remove(id);
+            table.handles.remove(id);
             if table.cached.pop(id).is_some() {
                 OPEN.fetch_sub(1, Ordering::Relaxed);
             }

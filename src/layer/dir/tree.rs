@@ -3,15 +3,17 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::descriptors::Descriptors;
 use super::slots::{Flags, Slots, Spot};
 use crate::attr::Kind;
-use crate::errno::{Errno, Result};
+use crate::errno::{Errno, Error, Result};
 use crate::layer::Id;
 use crate::name::NameBuf;
+use crate::sys::handle;
 use crate::sys::object::Object;
 
 /// The root of the layer.
@@ -23,8 +25,20 @@ pub(super) const INDEX: Id = Id(2);
 
 /// The longest path that is resolved by one call; the kernel takes up to 4095 bytes.
 const PIECE: usize = 4000;
-/// How often to look again where something is that others are moving.
-const TRIES: usize = 16;
+/// How often to look again where something is that others are moving: about half a second in all,
+/// since whoever moves it may be kept from going on between the move and its account.
+const TRIES: usize = 500;
+/// How often of these without going to sleep in between.
+const AT_ONCE: usize = 16;
+
+/// Lets others go on before another look.
+fn pause(tries: usize) {
+    if tries < AT_ONCE {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
 
 /// A directory tree: ids, and the descriptors to reach what they stand for.
 #[derive(Debug)]
@@ -37,6 +51,8 @@ pub(super) struct Tree {
     pub(super) changes: bool,
     /// `st_dev` of the root.
     pub(super) fs: u64,
+    /// A descriptor on the same filesystem, not `O_PATH`, to open handles with.
+    pub(super) readable: OnceLock<OwnedFd>,
     /// UUID of the filesystem, once it was asked for.
     pub(super) uuid: OnceLock<[u8; 16]>,
 }
@@ -89,6 +105,7 @@ impl Tree {
             moves: Moves::default(),
             changes,
             fs: stat.dev,
+            readable: OnceLock::new(),
             uuid: OnceLock::new(),
         };
         tree.set_anchor(ROOT, root);
@@ -115,7 +132,7 @@ impl Tree {
     /// A descriptor (`O_PATH`) of a directory.
     pub(super) fn dir_fd(&self, id: Id) -> Result<Arc<OwnedFd>> {
         let mut error = Errno::ESTALE.into();
-        for _ in 0..TRIES {
+        for tries in 0..TRIES {
             let quiet = self.moves.quiet();
             let (start, names) = self.slots.path(id, |id| self.open_already(id))?;
             if names.is_empty() {
@@ -133,7 +150,7 @@ impl Tree {
                 Err(failed) if settled => return Err(failed),
                 Err(failed) => error = failed,
             }
-            std::thread::yield_now();
+            pause(tries);
         }
         Err(error)
     }
@@ -149,6 +166,12 @@ impl Tree {
             let is_dir = spot.kind == Kind::Dir;
             return Ok(if is_dir { Place::Dir(fd) } else { Place::Own(fd) });
         }
+        if self.changes
+            && let Some(handle) = self.descriptors.handle(id)
+            && let Some(on) = self.readable.get()
+        {
+            return Ok(Place::Own(Arc::new(handle::open(on, &handle)?)));
+        }
         let Some(name) = spot.name.clone() else { return Err(Errno::ESTALE.into()) };
         Ok(Place::At(self.dir_fd(spot.parent)?, name))
     }
@@ -159,21 +182,35 @@ impl Tree {
         id: Id,
         mut act: impl FnMut(Object<'_>, &Spot) -> Result<T>,
     ) -> Result<T> {
-        for _ in 1..TRIES {
+        for tries in 1..TRIES {
             let quiet = self.moves.quiet();
             let spot = self.slots.get(id)?;
-            match act(self.place(id, &spot)?.object(), &spot) {
-                Err(error) if error.errno() == Errno::ENOENT && self.changes => {
-                    if quiet.is_some() && quiet == self.moves.quiet() {
+            let place = self.place(id, &spot)?;
+            match act(place.object(), &spot) {
+                Err(error) if self.changes && is_missing(&error) => {
+                    let settled = quiet.is_some() && quiet == self.moves.quiet();
+                    if settled && !self.has_left(id, &spot, &place) {
                         return Err(error);
                     }
-                    std::thread::yield_now();
+                    pause(tries);
                 }
                 result => return result,
             }
         }
         let spot = self.slots.get(id)?;
         act(self.place(id, &spot)?.object(), &spot)
+    }
+
+    /// Whether the object is no longer to be found at `place`, where it was looked for: it was
+    /// pinned since, because that name was about to go, or is known by another name.
+    fn has_left(&self, id: Id, spot: &Spot, place: &Place) -> bool {
+        let by_name = matches!(place, Place::At(..));
+        let pinned = || self.open_already(id).is_some() || self.descriptors.handle(id).is_some();
+        let renamed = || {
+            let now = self.slots.get(id);
+            now.is_ok_and(|now| (now.parent, now.name) != (spot.parent, spot.name.clone()))
+        };
+        by_name && (pinned() || renamed())
     }
 
     /// Renames by `call`, and on success lets `then` change the slots, so that nobody takes the
@@ -211,6 +248,11 @@ impl Tree {
     pub(super) fn forget(&self, id: Id) {
         self.descriptors.remove(&self.slots.forget(id));
     }
+}
+
+/// Whether an object was not found where it was looked for, or another one was.
+fn is_missing(error: &Error) -> bool {
+    matches!(error.errno(), Errno::ENOENT | Errno::ESTALE)
 }
 
 /// Opens the directory that `names` lead to, in as few calls as the length of paths allows.

@@ -17,6 +17,7 @@ use crate::errno::{Context, Errno, Error, Result};
 use crate::layer::marks::{self, Namespace, Tag};
 use crate::layer::{Data, Entry, How, Id, Layer, Lookup, Mark, New, RenameHow, Staged, Upper};
 use crate::name::Name;
+use crate::sys::handle::{self, FileHandle};
 use crate::sys::object::Object;
 use crate::sys::{process, xattr};
 
@@ -87,9 +88,11 @@ impl DirUpper {
         if options.volatile {
             work::mark_volatile(&staging).context(of_work)?;
         }
+        let readable = locked.try_clone().context(of_work)?;
         let (char_whiteouts, rename_whiteout) = (probe.char_whiteouts, probe.rename_whiteout);
         let tree = Tree::new(root, true).context(of_upper)?;
         tree.set_anchor(WORK, staging);
+        tree.readable.get_or_init(|| readable);
         let layer = Self {
             tree,
             encoding: Encoding {
@@ -106,6 +109,8 @@ impl DirUpper {
             volatile: AtomicBool::new(options.volatile),
         };
         layer.root_entry().context(of_upper)?;
+        // Now, so that no lookup has to make it: those must work on a full filesystem, too.
+        layer.index().context(of_work)?;
         Ok(Arc::new(layer))
     }
 
@@ -185,6 +190,33 @@ impl DirUpper {
             tracing::warn!(%error, "cannot set a directory's times back");
         }
         Ok(done)
+    }
+
+    /// See [`Upper::unpin`]. By the name that is known if that still leads there, else by the file
+    /// handle where we may: a tree of hard links that is removed must not cost a descriptor a file.
+    fn unpin_named(&self, id: Id) {
+        if !self.tree.descriptors.is_pinned(id) {
+            return;
+        }
+        if self.leads_there(id).unwrap_or(false) {
+            return self.tree.descriptors.unpin(id);
+        }
+        let opens = |handle: &FileHandle| {
+            self.tree.readable.get().is_some_and(|on| handle::open(on, handle).is_ok())
+        };
+        match self.tree.on(id, |object, _| handle::of(object)) {
+            Ok(Some(handle)) if opens(&handle) => self.tree.descriptors.pin_by_handle(id, handle),
+            _ => tracing::debug!(?id, "kept open: found by no name that is known"),
+        }
+    }
+
+    /// Whether the object is where its slot says.
+    fn leads_there(&self, id: Id) -> Result<bool> {
+        let spot = self.tree.slots.get(id)?;
+        let Some(name) = &spot.name else { return Ok(false) };
+        let dir = self.tree.dir_fd(spot.parent)?;
+        let attr = Object::Entry(dir.as_fd(), name.as_bytes()).stat()?.attr;
+        Ok(spot.ino != 0 && attr.ino == spot.ino)
     }
 }
 
@@ -336,7 +368,13 @@ impl Upper for DirUpper {
         let fd = self.tree.dir_fd(dir)?;
         self.quietly(dir, quiet, || {
             self.tree.on(id, |object, _| object.link(fd.as_fd(), name.as_bytes()))
-        })
+        })?;
+        // Whoever writes to a temporary name, links it to the real one and removes the temporary
+        // one (as git does) leaves the newest name. What is in the index never loses that name.
+        if self.tree.slots.get(id)?.parent != INDEX {
+            self.tree.relocate(id, dir, name.to_buf())?;
+        }
+        Ok(())
     }
 
     fn unlink(&self, dir: Id, name: Name<'_>) -> Result<()> {
@@ -386,6 +424,10 @@ impl Upper for DirUpper {
         })?;
         self.tree.descriptors.pin(id, Arc::new(fd));
         Ok(())
+    }
+
+    fn unpin(&self, id: Id) {
+        self.unpin_named(id);
     }
 
     fn rebind(&self, id: Id, other: Id) {

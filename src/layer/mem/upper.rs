@@ -358,6 +358,10 @@ impl Upper for MemLayer {
         Ok(())
     }
 
+    fn unpin(&self, _: Id) {
+        // A pin costs nothing here.
+    }
+
     fn rebind(&self, id: Id, other: Id) {
         if id != other {
             drop(bug!("rebind of {id:?} to {other:?}, which is another object"));

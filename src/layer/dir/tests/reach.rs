@@ -133,3 +133,31 @@ fn a_forgotten_id_is_stale() {
     layer.forget(f);
     assert_eq!(layer.attr(f).unwrap_err().errno(), Errno::ESTALE);
 }
+
+#[test]
+fn who_looks_at_a_file_while_its_name_goes_still_sees_it() {
+    let place = Place::new();
+    let upper = place.open_upper();
+    let look = |id, go: &dyn Fn()| {
+        let mut looks = 0;
+        let attr = upper.tree.on(id, |object, spot| {
+            looks += 1;
+            if looks == 1 {
+                // Somebody else, between finding out where the file is and looking there.
+                upper.pin(id).unwrap();
+                go();
+            }
+            upper.tree.attr_at(object, spot)
+        });
+        attr.unwrap().ino
+    };
+    let old = upper.create(ROOT, name("old"), &new(What::File, 0o600)).unwrap();
+    let other = upper.create(ROOT, name("other"), &new(What::File, 0o600)).unwrap();
+    let third = upper.create(ROOT, name("third"), &new(What::File, 0o600)).unwrap();
+    assert_eq!(look(old.id, &|| upper.unlink(ROOT, name("old")).unwrap()), old.attr.ino);
+    let replace = || {
+        let (from, to) = ((ROOT, name("third")), (ROOT, name("other")));
+        upper.rename(from, third.id, to, None, crate::layer::RenameHow::Replace).unwrap();
+    };
+    assert_eq!(look(other.id, &replace), other.attr.ino);
+}
