@@ -2,12 +2,13 @@
 //! ready, or says why it is not.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
+use super::cvt;
 use crate::errno::{Context, Errno, Error, Result};
 
 /// Who one is after [`fork`].
@@ -43,6 +44,7 @@ pub fn fork() -> Result<Forked> {
         0 => {
             drop(reader);
             rustix::process::setsid()?;
+            close_inherited(&writer)?;
             Ok(Forked::Child(Ready(writer)))
         }
         _ => {
@@ -50,6 +52,25 @@ pub fn fork() -> Result<Forked> {
             Ok(Forked::Parent(Waiter(reader)))
         }
     }
+}
+
+/// Closes what the caller had open besides the standard streams: a lock or the end of a pipe, held
+/// by a process that stays, would make somebody wait for as long as the mount lives. To be called
+/// while this process has opened nothing but `keep`.
+fn close_inherited(keep: &OwnedFd) -> Result<()> {
+    let keep = keep.as_raw_fd().cast_unsigned();
+    for (first, last) in [(3, keep.saturating_sub(1)), (keep.saturating_add(1), u32::MAX)] {
+        if first <= last {
+            // SAFETY: no value in this process owns a descriptor in the range.
+            let returned = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) };
+            match cvt(returned) {
+                // Linux before 5.9.
+                Err(error) if error.errno() == Errno::ENOSYS => return Ok(()),
+                result => result.map(drop)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Waiter {

@@ -13,3 +13,17 @@ pub fn raise_open_files() {
         }
     }
 }
+
+/// Lets files become as large as their filesystem allows: what a program may write is limited by
+/// the kernel before it asks us. Where an administrator's limit stays, writing past it is `EFBIG`,
+/// not the end of this process: see [`block_termination`](super::signal::block_termination).
+pub fn lift_file_size() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    if setrlimit(Resource::Fsize, unlimited).is_err() {
+        let limit = getrlimit(Resource::Fsize);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Fsize, raised) {
+            tracing::debug!("RLIMIT_FSIZE stays as it is: {error}");
+        }
+    }
+}

@@ -24,10 +24,19 @@ fn termination_set() -> libc::sigset_t {
     set
 }
 
+/// The set of signals that no thread is to take: [`termination_set`], and the one that the kernel
+/// sends who writes past `RLIMIT_FSIZE`, which would end the mount instead of the write.
+fn blocked_set() -> libc::sigset_t {
+    let mut set = termination_set();
+    // SAFETY: the set is initialized and the signal number a valid one.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGXFSZ) };
+    set
+}
+
 /// Holds the termination signals back in this thread and those it starts from now on, until
 /// [`on_termination`] takes them.
 pub fn block_termination() -> Result<()> {
-    let set = termination_set();
+    let set = blocked_set();
     // SAFETY: the set is initialized; a null old set is allowed.
     let error =
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
