@@ -15,7 +15,7 @@ use crate::fuse::{self, MountConfig, Session};
 use crate::layer::dir::DirUpper;
 use crate::sys::daemon::{self, Forked};
 use crate::sys::{fuse_mount, limits, mountinfo, process, signal};
-use crate::union::{Durability, Options, Union};
+use crate::union::{Durability, Options, Stack, Union};
 
 /// Mounts.
 pub(super) fn run(args: &MountArgs) -> Outcome {
@@ -39,7 +39,8 @@ pub(super) fn run(args: &MountArgs) -> Outcome {
             match plan.mount() {
                 Ok(mounted) => {
                     if let Err(error) = ready.ready(log::file().as_deref()) {
-                        drop(mounted);
+                        drop(mounted.session);
+                        close_unused(mounted.upper.as_deref());
                         return Err(plan.failure(&error, ""));
                     }
                     serve(mounted, &plan)
@@ -181,8 +182,20 @@ impl Plan {
         // Modes are the callers' business, who come with a umask of their own.
         process::set_umask_zero();
         limits::raise_open_files();
+        limits::lift_file_size();
         signal::block_termination().map_err(|error| self.failure(&error, ""))?;
         let (stack, upper) = stack::open(&self.options)?;
+        match self.mount_stack(stack) {
+            Ok(session) => Ok(Mounted { session, upper }),
+            Err(failure) => {
+                close_unused(upper.as_deref());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Mounts the union of `stack`.
+    fn mount_stack(&self, stack: Stack) -> Result<Session, Failure> {
         let durability =
             if self.options.volatile { Durability::Volatile } else { Durability::Strict };
         let read_only = self.options.read_only || stack.upper.is_none();
@@ -200,14 +213,13 @@ impl Plan {
             ..MountConfig::default()
         };
         let mounted = fuse::mount(Arc::new(union), &self.mountpoint, &config);
-        let session = mounted.map_err(|error| {
+        mounted.map_err(|error| {
             let hint = match error.errno() {
                 Errno::EPERM | Errno::EACCES => "run as root, or see 'plyfs doctor'",
                 _ => "'plyfs doctor' tells what this system allows",
             };
             self.failure(&error, hint)
-        })?;
-        Ok(Mounted { session, upper })
+        })
     }
 
     /// A failure of the mount as a whole.
@@ -222,6 +234,14 @@ impl Plan {
             (Some(what), Some(why)) => Failure::new(what, why, lines.next().unwrap_or_default()),
             _ => self.failure(&said, ""),
         }
+    }
+}
+
+/// Lets go of an upper layer that nothing was written to: one that is volatile must not be taken
+/// for one whose mount has died.
+fn close_unused(upper: Option<&DirUpper>) {
+    if let Some(Err(error)) = upper.map(DirUpper::close) {
+        tracing::warn!("the upper layer was not closed in order: {error}");
     }
 }
 
