@@ -1,7 +1,8 @@
 //! Whether the directories of a mount can be told apart: none inside another, none given twice.
 //!
 //! Two directories are compared by what they are (device and inode number), walking up by `..`, so
-//! that neither symbolic links nor bind mounts of their parents hide that one holds the other.
+//! that symbolic links do not hide that one holds the other; and, where one of them is written to,
+//! by where they lie in their filesystem, so that bind mounts do not.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::output::{Failure, escape};
 use crate::errno::{Context, Errno, Result};
+use crate::sys::mountinfo::{self, Mount};
 
 /// What names a directory: device and inode number.
 type Identity = (u64, u64);
@@ -101,8 +103,46 @@ fn chain(path: &Path) -> Result<Vec<Identity>> {
     }
 }
 
+/// Where a directory lies in its filesystem, whatever is mounted where.
+type Within = (MountedDevice, PathBuf);
+/// The device of a mount, (major, minor).
+type MountedDevice = (u32, u32);
+
+/// Finds where a directory lies in its filesystem.
+fn within(mounts: &[Mount], path: &Path) -> Option<Within> {
+    let mount = mountinfo::containing(mounts, path)?;
+    let rest = path.strip_prefix(&mount.point).ok()?;
+    Some((mount.dev, mount.root.join(rest)))
+}
+
 /// Refuses directories that overlap.
 pub(super) fn check(places: &[Place]) -> std::result::Result<(), Failure> {
+    // Without /proc what is left is the directories' own word.
+    let mounts = mountinfo::read().unwrap_or_default();
+    check_among(places, &mounts)
+}
+
+/// Refuses directories of which one that is written to and another one overlap by way of `mounts`:
+/// a bind mount has a parent of its own, which does not lead to the directory it stands for.
+fn check_bound(one: &Place, other: &Place, mounts: &[Mount]) -> std::result::Result<(), Failure> {
+    let writes = |place: &Place| matches!(place.role, Role::Upper | Role::Work);
+    if [one, other].iter().any(|place| place.role == Role::Mountpoint)
+        || !(writes(one) || writes(other))
+    {
+        return Ok(());
+    }
+    let (Some(first), Some(second)) = (within(mounts, &one.path), within(mounts, &other.path))
+    else {
+        return Ok(());
+    };
+    match (first.0 == second.0, &first.1, &second.1) {
+        (true, outer, inner) if inner.starts_with(outer) => Err(refusal(other, &inside(one))),
+        (true, inner, outer) if inner.starts_with(outer) => Err(refusal(one, &inside(other))),
+        _ => Ok(()),
+    }
+}
+
+fn check_among(places: &[Place], mounts: &[Mount]) -> std::result::Result<(), Failure> {
     for (at, one) in places.iter().enumerate() {
         for other in places.iter().skip(at + 1) {
             if one.identity() == other.identity() {
@@ -115,6 +155,7 @@ pub(super) fn check(places: &[Place]) -> std::result::Result<(), Failure> {
             if other.holds(one) {
                 return Err(refusal(one, &inside(other)));
             }
+            check_bound(one, other, mounts)?;
         }
     }
     Ok(())
