@@ -40,6 +40,33 @@ impl Below {
         let attr = self.0.getattr(node)?;
         Ok(Object { union: self.0.clone(), node, attr, path: Vec::new() })
     }
+
+    /// What an object named `name`, with these marks, in an upper directory that lies over `dir`
+    /// (if over anything), lies over: by its redirect if it has one, else by its name. A redirect
+    /// with a path counts from the root, also in a directory that is new.
+    ///
+    /// # Errors
+    /// `EINVAL` for a redirect that no kernel writes: with `.`, `..` or empty components.
+    pub(super) fn under(
+        &self,
+        dir: Option<&Object>,
+        name: &[u8],
+        marks: &Marks,
+    ) -> Result<Option<Object>> {
+        let beside = marks.redirect.as_deref().unwrap_or(name);
+        let Some(absolute) = beside.strip_prefix(b"/") else {
+            return Ok(dir.map(|dir| dir.lookup(beside)).transpose()?.flatten());
+        };
+        let mut at = Some(self.root()?);
+        for component in absolute.split(|&byte| byte == b'/') {
+            Name::new(component)?;
+            at = match at {
+                Some(dir) => dir.lookup(component)?,
+                None => None,
+            };
+        }
+        Ok(at)
+    }
 }
 
 impl Object {
@@ -60,30 +87,6 @@ impl Object {
             attr: found.attr,
             path,
         }))
-    }
-
-    /// What an object named `name`, with these marks, in an upper directory that this one lies
-    /// under, lies over: by its redirect if it has one, else by its name.
-    ///
-    /// # Errors
-    /// `EINVAL` for a redirect that no kernel writes: with `.`, `..` or empty components.
-    pub(super) fn under(&self, name: &[u8], marks: &Marks) -> Result<Option<Self>> {
-        let Some(redirect) = &marks.redirect else {
-            return self.lookup(name);
-        };
-        let Some(absolute) = redirect.strip_prefix(b"/") else {
-            return self.lookup(redirect);
-        };
-        let root = Below(self.union.clone()).root()?;
-        let mut at = Some(root);
-        for component in absolute.split(|&byte| byte == b'/') {
-            Name::new(component)?;
-            at = match at {
-                Some(dir) => dir.lookup(component)?,
-                None => None,
-            };
-        }
-        Ok(at)
     }
 
     /// The extended attributes that a user sees, sorted.

@@ -81,15 +81,15 @@ enum Under {
 
 impl Under {
     /// What is under an entry of the directory that this is under.
-    fn entry(&self, name: &[u8], entry: Option<&Entry>) -> Result<Self> {
+    fn entry(&self, below: Option<&Below>, name: &[u8], entry: Option<&Entry>) -> Result<Self> {
         let dir = match self {
             Self::Unknown => return Ok(Self::Unknown),
-            Self::Nothing => return Ok(Self::Nothing),
-            Self::Known(dir) => dir,
+            Self::Nothing => None,
+            Self::Known(dir) => Some(dir),
         };
-        let found = match entry {
-            Some(entry) => dir.under(name, &entry.marks)?,
-            None => dir.lookup(name)?,
+        let found = match (below, entry) {
+            (Some(below), Some(entry)) => below.under(dir, name, &entry.marks)?,
+            _ => dir.map(|dir| dir.lookup(name)).transpose()?.flatten(),
         };
         Ok(found.map_or(Self::Nothing, Self::Known))
     }
@@ -106,13 +106,14 @@ pub fn changes(
     each: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<()> {
     let (_, marks) = upper.root_entry()?;
-    let root = match Below::new(lowers)? {
+    let below = Below::new(lowers)?;
+    let root = match &below {
         None => Under::Unknown,
         Some(_) if marks.opaque => Under::Nothing,
         Some(below) => Under::Known(below.root()?),
     };
     walk(upper, root, &mut |dir, visit| {
-        let (change, under) = judge(upper, dir, visit)?;
+        let (change, under) = judge(upper, below.as_ref(), dir, visit)?;
         if let Some(how) = change {
             let dir = matches!(visit.seen, Seen::Object(entry) if entry.attr.kind == Kind::Dir);
             each(Change { how, path: visit.path.to_vec(), dir })?;
@@ -124,6 +125,7 @@ pub fn changes(
 /// What is to be said of one name, and what its own entries are compared with.
 fn judge(
     upper: &Arc<dyn Layer>,
+    below: Option<&Below>,
     dir: &Under,
     visit: &Visit<'_>,
 ) -> Result<(Option<How>, Option<Under>)> {
@@ -133,13 +135,13 @@ fn judge(
             return Err(Error::new(error.errno(), format!("{}: {error}", escape(visit.path))));
         }
         Seen::Whiteout(_) => {
-            let deletes = !matches!(dir.entry(name, None)?, Under::Nothing);
+            let deletes = !matches!(dir.entry(below, name, None)?, Under::Nothing);
             return Ok((deletes.then_some(How::Deleted), None));
         }
         Seen::Object(entry) => *entry,
     };
     let is_dir = entry.attr.kind == Kind::Dir;
-    let under = dir.entry(name, Some(entry))?;
+    let under = dir.entry(below, name, Some(entry))?;
     if is_dir
         && !entry.marks.opaque
         && let Some(redirect) = &entry.marks.redirect

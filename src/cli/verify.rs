@@ -75,7 +75,9 @@ pub fn layers(
         let below = if marks.opaque { None } else { Below::new(rest)? };
         let root = Under(below.as_ref().map(Below::root).transpose()?);
         let mut inos = HashMap::new();
-        walk(layer, root, &mut |dir, visit| match_up(dir, visit, &mut inos, &mut report))?;
+        walk(layer, root, &mut |dir, visit| {
+            match_up(below.as_ref(), dir, visit, &mut inos, &mut report)
+        })?;
     }
     Ok(())
 }
@@ -88,6 +90,7 @@ type Report<'a> = dyn FnMut(Severity, &[u8], String) -> Result<()> + 'a;
 
 /// Verifies one name; returns what lies below its own entries.
 fn match_up(
+    below: Option<&Below>,
     dir: &Under,
     visit: &Visit<'_>,
     inos: &mut HashMap<u64, u64>,
@@ -120,7 +123,7 @@ fn match_up(
             report(Severity::Error, visit.path, what)?;
         }
     }
-    let under = match dir.map(|dir| dir.under(name, marks)).transpose() {
+    let under = match below.map(|below| below.under(dir, name, marks)).transpose() {
         Ok(under) => under.flatten(),
         Err(error) if matches!(error.errno(), Errno::EINVAL | Errno::ENAMETOOLONG) => {
             let what = format!("its redirect is no path inside the layers: {}", redirect(entry));

@@ -102,3 +102,16 @@ fn a_directory_with_another_mode_is_changed() {
     let upper: Arc<dyn Layer> = upper;
     assert_eq!(lines(&upper, &[lower]), ["C d"]);
 }
+
+#[test]
+fn a_lower_directory_moved_into_a_new_one_is_still_compared() {
+    let (_, lowers) = layers();
+    let upper = MemLayer::new(2);
+    let new = put(&upper, upper.root(), "new", What::Dir, &[Mark::Opaque]);
+    let moved = put(&upper, new, "moved", What::Dir, &[Mark::Redirect(b"/dir")]);
+    upper.whiteout(moved, name("b"), false).unwrap();
+    put(&upper, moved, "a", What::File, &[]);
+    let upper: Arc<dyn Layer> = upper;
+    let told = lines(&upper, &lowers);
+    assert_eq!(told, ["A new", "R dir -> new/moved", "C new/moved/a", "D new/moved/b"]);
+}

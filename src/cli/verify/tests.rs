@@ -41,6 +41,15 @@ fn a_sound_stack() {
 }
 
 #[test]
+fn a_lower_directory_moved_into_a_new_one_is_sound() {
+    let upper = MemLayer::new(2);
+    let new = put(&upper, upper.root(), "new", What::Dir, &[]);
+    put(&upper, new, "moved", What::Dir, &[Mark::Redirect(b"/d"), Mark::Ino(7)]);
+    upper.whiteout(upper.root(), name("d"), false).unwrap();
+    assert_eq!(found(upper), [""; 0]);
+}
+
+#[test]
 fn harmless_leftovers_are_notes() {
     let upper = MemLayer::new(2);
     upper.whiteout(upper.root(), name("nothing"), false).unwrap();
