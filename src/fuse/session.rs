@@ -10,6 +10,7 @@ use fuser::{InitFlags, KernelConfig, SessionACL};
 use super::driver::Driver;
 use crate::errno::{Context, Errno, Result};
 use crate::sys::fuse_mount::{self, FuseMount};
+use crate::sys::mountinfo;
 use crate::union::Union;
 
 /// The largest write that the kernel sends as one request.
@@ -91,15 +92,35 @@ pub struct Session {
 struct Place {
     path: PathBuf,
     id: u64,
+    /// As `id`, and never used again; where the kernel has it.
+    unique: Option<u64>,
 }
 
 impl Place {
-    /// Unmounts if our mount is still the one on top there.
+    /// Unmounts if our mount is still on top of its place.
     fn unmount(&self, lazy: bool) -> Result<()> {
-        match fuse_mount::mount_id(&self.path) {
-            Ok(id) if id == self.id => fuse_mount::unmount(&self.path, lazy),
+        if self.is_at(&self.path) {
+            return fuse_mount::unmount(&self.path, lazy);
+        }
+        // A directory above it may have got another name since. The number alone may by now be
+        // that of somebody else's mount.
+        if self.unique.is_none() {
+            return Ok(());
+        }
+        let mounts = mountinfo::read()?;
+        match mounts.iter().find(|mount| mount.id == self.id) {
+            Some(mount) if self.is_at(&mount.point) => fuse_mount::unmount(&mount.point, lazy),
             // Somebody else has unmounted it, or covered it.
             _ => Ok(()),
+        }
+    }
+
+    /// Whether our mount is the one on top at `path`.
+    fn is_at(&self, path: &Path) -> bool {
+        match self.unique {
+            Some(_) => fuse_mount::unique_mount_id(path) == self.unique,
+            // The number may by now be that of a mount that came to the same place after ours.
+            None => fuse_mount::mount_id(path).is_ok_and(|id| id == self.id),
         }
     }
 }
@@ -135,7 +156,8 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
     let claim = fuse_mount::claim(&path);
     let connection = fuse_mount::mount(&path, &wire)?;
     let id = fuse_mount::mount_id(&path)?;
-    let place = Place { path, id };
+    let unique = fuse_mount::unique_mount_id(&path);
+    let place = Place { path, id, unique };
     let mut fuse = fuser::Config::default();
     fuse.n_threads = Some(config.threads.max(1));
     // A descriptor a thread keeps the threads from waking each other; it needs the device itself.

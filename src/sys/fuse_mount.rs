@@ -23,6 +23,9 @@ pub const DEVICE: &str = "/dev/fuse";
 /// The program that mounts for those who may not.
 pub const HELPER: &str = "fusermount3";
 
+/// `STATX_MNT_ID_UNIQUE`
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+
 /// What is to be mounted, in the kernel's terms.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "mount flags, each on its own")]
@@ -156,6 +159,14 @@ fn receive_fd(socket: &OwnedFd) -> Result<OwnedFd> {
 pub fn mount_id(path: &Path) -> Result<u64> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID)?.stx_mnt_id)
+}
+
+/// As [`mount_id`], by a number that no later mount gets. `None` before Linux 6.8.
+pub fn unique_mount_id(path: &Path) -> Option<u64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let wanted = StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
+    let stat = rustix::fs::statx(CWD, path, flags, wanted).ok()?;
+    (stat.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id)
 }
 
 /// Unmounts what is on top at `target`; with `lazy` even while it is in use.
