@@ -141,33 +141,11 @@ fn a_killed_server_loses_nothing_that_was_written() {
     let mut stand = Stand::new(image);
     fs::write(stand.at("etc/hostname"), "written\n").unwrap();
     fs::rename(stand.at("bin"), stand.at("sbin")).unwrap();
-    let server = server_of(&stand);
-    let pid = rustix::process::Pid::from_raw(server).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    while std::path::Path::new(&format!("/proc/{server}/exe")).exists() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    run("umount", &[&"--lazy", &stand.path("mnt")]);
-    stand.mount();
+    stand.kill_and_mount(|| {});
     assert_eq!(fs::read_to_string(stand.at("etc/hostname")).unwrap(), "written\n");
     assert_eq!(fs::read(stand.at("sbin/tool")).unwrap().len(), 100_000);
     assert!(!stand.at("bin").exists());
     stand.assert_work_is_clean();
-}
-
-/// The process that serves a stand's mount: the one that holds its upper's lock.
-fn server_of(stand: &Stand) -> i32 {
-    let mnt = stand.path("mnt").display().to_string();
-    for entry in fs::read_dir("/proc").unwrap() {
-        let entry = entry.unwrap();
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if line.split('\0').any(|arg| arg == mnt) && line.contains("plyfs") {
-            return pid;
-        }
-    }
-    panic!("nobody serves {mnt}");
 }
 
 #[test]

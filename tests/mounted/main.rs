@@ -17,7 +17,9 @@
 mod containers;
 mod data;
 mod directories;
+mod faults;
 mod identity;
+mod killed;
 mod metadata;
 mod panics;
 mod stand;

@@ -14,7 +14,10 @@ pub(crate) struct Stand {
     /// Names of the lower layers, topmost first.
     lowers: Vec<String>,
     upper: String,
+    work: String,
     mounted: bool,
+    /// The upper and the work directory lie on a small filesystem of their own.
+    small: bool,
 }
 
 impl Stand {
@@ -36,7 +39,31 @@ impl Stand {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         let lowers = lowers.iter().map(ToString::to_string).collect();
-        Self { dir, lowers, upper: "upper".to_owned(), mounted: false }
+        let (upper, work) = ("upper".to_owned(), "work".to_owned());
+        Self { dir, lowers, upper, work, mounted: false, small: false }
+    }
+
+    /// One lower layer, filled by `fill`, under an upper on a filesystem of the type `fs` that
+    /// holds a few megabytes, in the directory `small`; mounted.
+    pub(crate) fn on_small(fs: &str, fill: impl FnOnce(&Path)) -> Self {
+        let mut stand = Self::unmounted(&["lower"]);
+        fill(&stand.path("lower"));
+        let small = stand.path("small");
+        fs::create_dir(&small).unwrap();
+        if fs == "tmpfs" {
+            run("mount", &[&"-t", &"tmpfs", &"-o", &"size=4m,nr_inodes=200", &"none", &small]);
+        } else {
+            let image = stand.path("image");
+            fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();
+            run(&format!("mkfs.{fs}"), &[&"-q", &"-N", &"200", &image]);
+            run("mount", &[&"-o", &"loop", &image, &small]);
+        }
+        stand.small = true;
+        (stand.upper, stand.work) = ("small/upper".to_owned(), "small/work".to_owned());
+        fs::create_dir(stand.path("small/upper")).unwrap();
+        fs::create_dir(stand.path("small/work")).unwrap();
+        stand.mount();
+        stand
     }
 
     /// A second container over the same layers: its own upper and mount point, not mounted.
@@ -64,18 +91,49 @@ impl Stand {
 
     /// The mount options.
     pub(crate) fn options(&self) -> String {
-        let (upper, work) = (self.path(&self.upper), self.path("work"));
+        let (upper, work) = (self.path(&self.upper), self.path(&self.work));
         let lower = self.lowerdir();
         format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display())
     }
 
     pub(crate) fn mount(&mut self) {
-        let output = plyfs(&[OsStr::new("mount"), OsStr::new("-o"), OsStr::new(&self.options())])
-            .arg(self.path("mnt"))
-            .output()
-            .unwrap();
-        assert_ok(&output);
+        self.mount_by(plyfs::<&str>(&[]));
+    }
+
+    /// Mounts by `command`, which ends in the program's name.
+    pub(crate) fn mount_by(&mut self, mut command: Command) {
+        command.args(["mount", "-o", &self.options()]).arg(self.path("mnt"));
+        assert_ok(&command.output().unwrap());
         self.mounted = true;
+    }
+
+    /// Ends the server by SIGKILL, takes the dead mount away and mounts anew.
+    pub(crate) fn kill_and_mount(&mut self, before_mount: impl FnOnce()) {
+        let server = self.server();
+        let pid = rustix::process::Pid::from_raw(server).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        while Path::new(&format!("/proc/{server}/exe")).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        before_mount();
+        run("umount", &[&"--lazy", &self.path("mnt")]);
+        self.mounted = false;
+        self.mount();
+    }
+
+    /// The process that serves the mount.
+    pub(crate) fn server(&self) -> i32 {
+        let mnt = self.path("mnt").display().to_string();
+        for entry in fs::read_dir("/proc").unwrap() {
+            let entry = entry.unwrap();
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if line.split('\0').any(|arg| arg == mnt) && line.contains("plyfs") {
+                return pid;
+            }
+        }
+        panic!("nobody serves {mnt}");
     }
 
     pub(crate) fn umount(&mut self) {
@@ -91,11 +149,11 @@ impl Stand {
 
     /// Nothing staged is left in the work directory.
     pub(crate) fn assert_work_is_clean(&self) {
-        let work = self.path("work").join("work");
+        let work = self.path(&self.work).join("work");
         let left: Vec<_> = fs::read_dir(work).unwrap().map(|e| e.unwrap().file_name()).collect();
-        // The shared whiteout may stay for the next use.
+        // The inode that whiteouts share stays for the next use.
         let left: Vec<_> =
-            left.iter().filter(|n| !n.as_encoded_bytes().starts_with(b"#")).collect();
+            left.iter().filter(|n| !n.as_encoded_bytes().starts_with(b"#whiteout-")).collect();
         assert!(left.is_empty(), "left in work: {left:?}");
     }
 }
@@ -104,6 +162,9 @@ impl Drop for Stand {
     fn drop(&mut self) {
         if self.mounted {
             force_umount(&self.path("mnt"));
+        }
+        if self.small {
+            force_umount(&self.path("small"));
         }
     }
 }
