@@ -273,19 +273,22 @@ impl Union {
         let data = lowers.as_deref().and_then(<[Lower]>::last);
         let Some(data) = data else { return Err(crate::bug!("a metacopy file without data")) };
         let attr = upper.attr(copy.id())?;
+        let len = len.min(attr.size);
         let source = data.layer().open(data.id())?;
         let to = upper.open_write(copy.id())?;
         let capability = upper.getxattr(copy.id(), CAPABILITY)?;
-        if len.min(attr.size) > 0 {
+        if len > 0 {
             let origin = data.layer().attr(data.id())?;
             let attr = Attr { size: origin.size, blocks: origin.blocks, ..attr };
-            self.copy_data(&*source, &*to, &attr, len.min(attr.size))?;
+            self.copy_data(&*source, &*to, &attr, len)?;
         }
-        to.set_len(attr.size)?;
+        // Not to the full size: a tail of zeros is neither the old content nor the new one.
+        to.set_len(len)?;
         if let Some(value) = capability {
             upper.setxattr(copy.id(), CAPABILITY, &value, 0)?;
         }
-        upper.setattr(copy.id(), &SetAttr { perm: Some(attr.perm), ..times_of(&attr) })?;
+        let times = if len < attr.size { SetAttr::default() } else { times_of(&attr) };
+        upper.setattr(copy.id(), &SetAttr { perm: Some(attr.perm), ..times })?;
         if self.options.durability == Durability::Strict {
             to.sync(false)?;
         }
