@@ -309,17 +309,17 @@ impl Union {
         if links.is_some() {
             state.ext().links = links;
         }
-        if state.open.is_none() {
-            return Ok(());
-        }
+        let Some(open) = state.open.as_mut() else { return Ok(()) };
+        // At once: others may change the copy before it is opened here.
+        open.stale = true;
         drop(state);
         let file = upper.open_write(id);
         let mut state = node.state()?;
         if let Some(open) = state.open.as_mut() {
-            match file {
-                Ok(file) => (open.file, open.writable) = (file, true),
-                // Never serve old bytes: whoever reads next opens anew, or gets this error.
-                Err(_) => open.stale = true,
+            // Never serve old bytes: without the file, whoever reads next opens anew, or gets this
+            // error.
+            if let Ok(file) = file {
+                (open.file, open.writable, open.stale) = (file, true, false);
             }
         }
         Ok(())
