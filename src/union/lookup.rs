@@ -228,7 +228,7 @@ impl Union {
             match &marks.redirect {
                 None => drop(self.descend(below, name, want, &mut lowers)?),
                 Some(to) => {
-                    let roots = self.roots_below(0);
+                    let roots = self.roots_below(0)?;
                     drop(self.redirected(to, below, &roots, want, &mut lowers)?);
                 }
             }
@@ -503,7 +503,7 @@ impl Union {
             };
             if let Some(to) = &marks.redirect {
                 let rest = start.get(position + 1..).unwrap_or_default();
-                let roots = self.roots_below(at.layer + 1);
+                let roots = self.roots_below(at.layer + 1)?;
                 let before = out.len();
                 self.redirected(to, rest, &roots, want, out)?;
                 if out.len() == before {
@@ -557,10 +557,12 @@ impl Union {
         Ok(None)
     }
 
-    /// The roots of the lower layers from `layer` down, as far as they are merged.
-    fn roots_below(&self, layer: usize) -> Vec<Start> {
-        let below = self.lowers.iter().enumerate().skip(layer);
-        below.map(|(layer, lower)| Start { layer, dir: lower.root() }).collect()
+    /// The roots of the lower layers from `layer` down, as far as they are merged: not those below
+    /// an opaque root.
+    fn roots_below(&self, layer: usize) -> Result<Vec<Start>> {
+        let lowers = self.root.state()?.lowers.clone();
+        let merged = starts(lowers.as_deref().unwrap_or_default());
+        Ok(merged.into_iter().filter(|root| root.layer >= layer).collect())
     }
 }
 
