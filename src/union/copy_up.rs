@@ -118,6 +118,9 @@ impl Union {
             }
         };
         place.parent.changed();
+        if links.is_some() {
+            self.links_changed();
+        }
         self.switch(node, Self::upper_ref(upper, staged.id, real), links)
     }
 
@@ -138,7 +141,11 @@ impl Union {
             // for whoever reads the upper alone.
             tracing::warn!(name = %at.1, %error, "copied-up hard link has no name in the upper");
         }
-        Self::count_by_upper(&**upper, staged.id, count)?;
+        if let Err(error) = Self::count_by_upper(&**upper, staged.id, count) {
+            // From the index on there is no way back, and none is needed: relative to the lower
+            // count the number is as right. Whatever changes it writes it anew first.
+            tracing::warn!(name = %at.1, %error, "link count stays relative to the lower one");
+        }
         Ok(Some(Links { key: Some(key), count }))
     }
 
@@ -188,6 +195,7 @@ impl Union {
         let mut marks = vec![Mark::Ino(node.ino)];
         if linked {
             marks.push(Mark::Origin(&origin));
+            marks.push(Mark::LowerNlink(attr.nlink));
             marks.push(Mark::Nlink(Nlink { base: NlinkBase::Lower, delta: 0 }));
         }
         // A file is closed to everybody until its data are there, and its attributes are set after

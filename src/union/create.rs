@@ -206,8 +206,8 @@ impl Union {
             }
             self.link_latched(&**upper, (&node, id), (&parent, dir), name, spot.slot)?;
             drop::<Latches<'_>>(latches);
-            node.refs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let attr = self.attr_of(&node)?;
+            node.refs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return Ok(Found { node: node.id, attr });
         }
     }
@@ -237,6 +237,7 @@ impl Union {
         let mut state = node.state()?;
         if let Some(links) = state.ext.as_mut().and_then(|ext| ext.links.as_mut()) {
             links.count += 1;
+            self.links_changed();
         }
         drop(state);
         parent.changed();

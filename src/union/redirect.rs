@@ -4,7 +4,7 @@ use crate::errno::Result;
 use crate::layer::{Id, Mark};
 use crate::name::Name;
 
-use super::lookup::{Below, starts};
+use super::descend::{Below, starts};
 use super::node::Node;
 use super::{NodeId, Union};
 
