@@ -89,7 +89,7 @@ fn one_random_operation(union: &Union, random: &mut Random) {
     let Some(nodes) = walk(union, &path) else { return };
     let dir = *nodes.last().unwrap();
     let (entry, other) = (NAMES[random.below(4) as usize], NAMES[random.below(4) as usize]);
-    let outcome = match random.below(9) {
+    let outcome = match random.below(11) {
         0 => union.mkdir(dir, name(entry), MODE, &ROOT).map(|made| union.forget(made.node, 1)),
         1 => union.create(dir, name(entry), MODE, libc::O_RDWR, &ROOT).map(|(made, handle)| {
             union.write(made.node, handle, b"new", 0, false).unwrap();
@@ -129,6 +129,22 @@ fn one_random_operation(union: &Union, random: &mut Random) {
             }
             other => other.map(drop),
         },
+        8 | 9 => match walk(union, &[other]) {
+            Some(to) => {
+                let name_of = NAMES[random.below(4) as usize];
+                let outcome = match union.lookup(*to.last().unwrap(), name(name_of)) {
+                    Ok(Some(found)) => {
+                        let linked = union.link(found.node, dir, name(entry));
+                        union.forget(found.node, 1);
+                        linked.map(|made| union.forget(made.node, 1))
+                    }
+                    other => other.map(drop),
+                };
+                release(union, &to);
+                outcome
+            }
+            None => Ok(()),
+        },
         _ => union.readdirplus(dir, 0, &mut |_, found| {
             found.inspect(|found| union.forget(found.node, 1));
             true
@@ -145,6 +161,8 @@ fn one_random_operation(union: &Union, random: &mut Random) {
             Errno::EINVAL,
             Errno::ESTALE,
             Errno::ENXIO,
+            // link of a directory
+            Errno::EPERM,
         ];
         assert!(allowed.contains(&error.errno()), "{error}");
     }
@@ -173,9 +191,14 @@ fn listing(union: &Union, dir: NodeId, at: &str, out: &mut Vec<String>) {
     }
 }
 
+/// `PLYFS_CASES` says how many rounds (20).
+fn seeds() -> u64 {
+    std::env::var("PLYFS_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
+}
+
 #[test]
 fn random_operations_of_many_threads_leave_one_truth() {
-    for seed in 1..=20_u64 {
+    for seed in 1..=seeds() {
         let lower = TreeSpec::new()
             .dir("a")
             .file("a/a", "aa")
@@ -185,6 +208,8 @@ fn random_operations_of_many_threads_leave_one_truth() {
             .dir("c")
             .file("c/d", "cd")
             .hardlink("c/d", "c/a")
+            .hardlink("c/d", "a/d")
+            .hardlink("c/d", "a/b/a")
             .mem(1);
         let before = lower.dump_exact();
         let upper = MemLayer::new(2);
