@@ -4,6 +4,19 @@
 //! that no cell is empty), and for each the first, second, ... last change of the upper layer: the
 //! machine stops there, or that change alone fails for want of space.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
+)]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

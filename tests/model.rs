@@ -2,6 +2,19 @@
 //!
 //! `PLYFS_CASES` says how many cases (128). Needs root: owners, devices, `trusted.*`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
+)]
+
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 

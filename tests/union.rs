@@ -3,6 +3,19 @@
 //!
 //! `PLYFS_CASES` says how many cases (256).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
+)]
+
 use plyfs::testkit::in_memory::{check, check_bytes};
 use plyfs::testkit::{TreeSpec, op};
 use proptest::prelude::*;

@@ -163,14 +163,16 @@ impl Filesystem for Driver {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(at("unlink", parent, name), reply, |_| {
-            handlers::unlink(&self.union, self.node(parent)?, name.as_bytes())
+        // May wait for a copy-up of what it removes.
+        self.long("unlink", (parent, name.as_bytes()), reply, move |this, name| {
+            handlers::unlink(&this.union, this.node(parent)?, name)
         });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(at("rmdir", parent, name), reply, |_| {
-            handlers::rmdir(&self.union, self.node(parent)?, name.as_bytes())
+        // May wait for a copy-up of what it removes.
+        self.long("rmdir", (parent, name.as_bytes()), reply, move |this, name| {
+            handlers::rmdir(&this.union, this.node(parent)?, name)
         });
     }
 

@@ -20,6 +20,7 @@
     reason = "this is test code: a surprise must stop the test"
 )]
 
+pub mod hook;
 pub mod in_memory;
 pub mod model;
 pub mod op;

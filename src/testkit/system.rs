@@ -28,6 +28,7 @@ pub struct SystemTarget {
     remount: Box<dyn FnMut()>,
     held: BTreeMap<u8, (OwnedFd, bool)>,
     keeps_inos: bool,
+    keeps_dir_times: bool,
 }
 
 impl fmt::Debug for SystemTarget {
@@ -47,6 +48,7 @@ impl SystemTarget {
             remount: Box::new(remount),
             held: BTreeMap::new(),
             keeps_inos: true,
+            keeps_dir_times: true,
         };
         this.open_root();
         this
@@ -59,10 +61,26 @@ impl SystemTarget {
         self
     }
 
+    /// This filesystem moves a directory's time of change when it moves the directory.
+    #[must_use]
+    pub fn changing_dir_times(mut self) -> Self {
+        self.keeps_dir_times = false;
+        self
+    }
+
     /// Closes everything, so that it can be unmounted.
     pub fn close(&mut self) {
         self.held.clear();
         self.root = None;
+    }
+
+    /// The whole tree, unless it lists what is not there (as overlayfs does with marks that it does
+    /// not know).
+    pub fn try_tree(&mut self) -> Result<Vec<Seen>> {
+        let mut out = Vec::new();
+        self.see(&Place::root(), &mut out)?;
+        out.sort_by(|a, b| a.place.cmp(&b.place));
+        Ok(out)
     }
 
     fn open_root(&mut self) {
@@ -329,14 +347,15 @@ impl Target for SystemTarget {
     }
 
     fn tree(&mut self) -> Vec<Seen> {
-        let mut out = Vec::new();
-        self.see(&Place::root(), &mut out).expect("the tree can be read");
-        out.sort_by(|a, b| a.place.cmp(&b.place));
-        out
+        self.try_tree().expect("the tree can be read")
     }
 
     fn keeps_inos(&self) -> bool {
         self.keeps_inos
+    }
+
+    fn keeps_dir_times(&self) -> bool {
+        self.keeps_dir_times
     }
 }
 

@@ -20,9 +20,9 @@ const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
 /// Bits of a cookie that tell names of the same hash apart.
 const SLOT_BITS: u32 = 16;
-/// Listings kept at most, and entries in all of them together beyond which the oldest go (the newest
-/// stays whatever its size). They serve whoever is in the middle of listing; the kernel keeps what
-/// was listed.
+/// Listings kept at most, and entries in all of them together beyond which the oldest go (the
+/// newest stays whatever its size). They serve whoever is in the middle of listing; the kernel
+/// keeps what was listed.
 const MAX_LISTINGS: usize = 32;
 const MAX_ENTRIES: usize = 20_000;
 

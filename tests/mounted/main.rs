@@ -1,11 +1,23 @@
 //! plyfs mounted for real, by its own command, and used through the kernel. Needs root and
 //! /dev/fuse. Every test named `line_NN_...` is about that line of docs/SEMANTICS.md.
 
-#![allow(clippy::disallowed_methods, reason = "tests look at layers from outside, by path")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
+)]
 
 mod containers;
 mod data;
 mod directories;
 mod identity;
 mod metadata;
+mod panics;
 mod stand;
