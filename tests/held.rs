@@ -1,6 +1,19 @@
 //! Faults and races that hurt whoever holds a node: the kernel keeps what it has looked up, so a
 //! node that is wrong in memory stays wrong until it is forgotten, whatever the layers hold.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
+)]
+
 use std::sync::Arc;
 
 use plyfs::attr::SetAttr;
@@ -71,7 +84,8 @@ fn names(union: &Union, dir: NodeId) -> Vec<String> {
 /// The whiteouts of an empty merged directory are taken out before it is replaced.
 #[test]
 fn a_removal_that_fails_does_not_show_what_the_whiteouts_hid() {
-    let ops: [(&str, fn(&Union) -> plyfs::errno::Result<()>); 2] = [
+    type Run = fn(&Union) -> plyfs::errno::Result<()>;
+    let ops: [(&str, Run); 2] = [
         ("rmdir", |union| union.rmdir(union.root(), name("s"))),
         ("rename", |union| {
             let root = union.root();
@@ -149,7 +163,7 @@ fn a_crash_while_a_renamed_hard_link_gets_another_name_keeps_the_count() {
         let upper = MemLayer::new(1);
         let lower = TreeSpec::new().file("d/x", "old").hardlink("d/x", "w").mem(2);
         let fault = FaultLayer::new(upper.clone());
-        let union = mount(fault.clone(), &[lower.clone()]);
+        let union = mount(fault.clone(), std::slice::from_ref(&lower));
         let root = union.root();
         write(&union, at(&union, "d/x"), "new");
         union.rename((at(&union, "d"), name("x")), (root, name("q")), RenameFlag::None).unwrap();
@@ -183,7 +197,7 @@ fn a_crash_while_a_metacopy_file_is_truncated_leaves_no_zeros() {
     for n in 1..20 {
         let (upper, lower) = metacopy();
         let fault = FaultLayer::new(upper.clone());
-        let union = mount(fault.clone(), &[lower.clone()]);
+        let union = mount(fault.clone(), std::slice::from_ref(&lower));
         let node = at(&union, "f");
         assert_eq!(content(&union, node), "0123456789");
         fault.arm(Fault::Stop(n));
@@ -207,7 +221,7 @@ fn a_crash_while_a_metacopy_file_is_truncated_leaves_no_zeros() {
 fn a_directory_beside_its_whiteout_shows_nothing_new_where_it_goes() {
     let lower = TreeSpec::new().file("a/x", "hidden").file("b/y", "deleted").mem(2);
     let upper = TreeSpec::new().file("a/new", "n").whiteout_beside("a").mem(1);
-    let union = mount(upper.clone(), &[lower.clone()]);
+    let union = mount(upper.clone(), std::slice::from_ref(&lower));
     let root = union.root();
     assert_eq!(names(&union, at(&union, "a")), ["new"]);
     union.unlink(at(&union, "b"), name("y")).unwrap();
