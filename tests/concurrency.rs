@@ -93,6 +93,21 @@ fn release(union: &Union, nodes: &[NodeId]) {
     }
 }
 
+/// Gives what is at `of` in the root's directory `from` a name more.
+fn link(union: &Union, from: &str, of: &str, to: (NodeId, &str)) -> plyfs::errno::Result<()> {
+    let Some(nodes) = walk(union, &[from]) else { return Ok(()) };
+    let outcome = match union.lookup(*nodes.last().unwrap(), name(of)) {
+        Ok(Some(found)) => {
+            let linked = union.link(found.node, to.0, name(to.1));
+            union.forget(found.node, 1);
+            linked.map(|made| union.forget(made.node, 1))
+        }
+        other => other.map(drop),
+    };
+    release(union, &nodes);
+    outcome
+}
+
 fn one_random_operation(union: &Union, random: &mut Random) {
     const NAMES: [&str; 4] = ["a", "b", "c", "d"];
     let depth = random.below(3);
@@ -140,22 +155,7 @@ fn one_random_operation(union: &Union, random: &mut Random) {
             }
             other => other.map(drop),
         },
-        8 | 9 => match walk(union, &[other]) {
-            Some(to) => {
-                let name_of = NAMES[random.below(4) as usize];
-                let outcome = match union.lookup(*to.last().unwrap(), name(name_of)) {
-                    Ok(Some(found)) => {
-                        let linked = union.link(found.node, dir, name(entry));
-                        union.forget(found.node, 1);
-                        linked.map(|made| union.forget(made.node, 1))
-                    }
-                    other => other.map(drop),
-                };
-                release(union, &to);
-                outcome
-            }
-            None => Ok(()),
-        },
+        8 | 9 => link(union, other, NAMES[random.below(4) as usize], (dir, entry)),
         _ => union.readdirplus(dir, 0, &mut |_, found| {
             found.inspect(|found| union.forget(found.node, 1));
             true

@@ -284,7 +284,8 @@ fn hold_all(union: &Union, dir: NodeId, held: &mut Vec<NodeId>) {
         true
     };
     union.readdirplus(dir, 0, &mut { keep }).unwrap();
-    for node in held[from..].to_vec() {
+    for at in from..held.len() {
+        let node = held[at];
         if union.getattr(node).unwrap().kind == Kind::Dir {
             hold_all(union, node, held);
         }
