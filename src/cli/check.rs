@@ -1,6 +1,5 @@
 //! `plyfs check`: the invariants of a stack of layers, verified without changing anything.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,7 +10,10 @@ use super::output::{self, Exit, Failure, JsonPath, Outcome, escape};
 use super::overlap::{self, shown};
 use super::verify::{self, Finding, Severity};
 use super::{mount, stack};
+use crate::attr::Attr;
 use crate::errno::{Context, Errno, Error, Result};
+use crate::layer::dir::DirLayer;
+use crate::layer::{Layer, Lookup, Marks, NlinkBase, marks};
 use crate::sys::fuse_mount;
 
 /// Checks.
@@ -64,16 +66,56 @@ fn work_dir(work: &Path, report: &mut dyn FnMut(Finding) -> Result<()>) -> Resul
         let what = format!("{left} unfinished things (the next mount removes them)");
         say(Severity::Note, "work", what)?;
     }
-    for name in names(&work.join("index"))? {
-        let hex = name.as_bytes();
-        let is_handle = hex.len() % 2 == 0 && hex.iter().all(u8::is_ascii_hexdigit);
-        if !is_handle {
-            let path = format!("index/{}", escape(hex));
-            let what = "an index entry whose name is no file handle".to_owned();
-            say(Severity::Warning, &path, what)?;
+    index(&work.join("index"), report)
+}
+
+/// Verifies the copies of hard links: each is named by its origin, and says how many names it has.
+fn index(dir: &Path, report: &mut dyn FnMut(Finding) -> Result<()>) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let layer = DirLayer::open(dir).context(|| shown(dir))?;
+    let mut entries = Vec::new();
+    layer.readdir(layer.root(), &mut |item| {
+        entries.push(item.name.to_buf());
+        Ok(())
+    })?;
+    entries.sort();
+    for name in entries {
+        let Lookup::Found(entry) = layer.lookup(layer.root(), name.as_name())? else { continue };
+        // A lower layer's lookup looks for marks only where they change what is shown.
+        let marks = layer.marks(entry.id);
+        layer.forget(entry.id);
+        if let Some((severity, what)) = wrong_in_index(name.as_bytes(), &entry.attr, &marks?) {
+            let path = [b"index/", name.as_bytes()].concat();
+            report(Finding { severity, layer: None, path, what: what.to_owned() })?;
         }
     }
     Ok(())
+}
+
+/// What is wrong with an entry of the index, if anything.
+fn wrong_in_index(name: &[u8], attr: &Attr, marks: &Marks) -> Option<(Severity, &'static str)> {
+    let Some(nlink) = marks.nlink else {
+        let what = "a copied-up hard link without a count of its names (overlay.nlink)";
+        return Some((Severity::Warning, what));
+    };
+    let origin = marks.origin.as_deref().unwrap_or_default();
+    if marks::index_name(origin) != name && origin != name {
+        let what = "an index entry that is named by another origin than its own: a lower name \
+                    would show this file's content";
+        return Some((Severity::Error, what));
+    }
+    let count = i64::from(attr.nlink) + i64::from(nlink.delta);
+    match (nlink.base, attr.nlink) {
+        (NlinkBase::Upper, 1) if count <= 0 => {
+            Some((Severity::Note, "the copy of a hard link that has no name any more"))
+        }
+        (NlinkBase::Upper, _) if count < i64::from(attr.nlink) - 1 => {
+            Some((Severity::Warning, "more names in the upper than its count says"))
+        }
+        _ => None,
+    }
 }
 
 /// The names in a directory; none if it does not exist.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use crate::attr::Attr;
 use crate::errno::{Errno, Result};
-use crate::layer::{Held, Id, Lookup, Mark, Marks, Nlink, NlinkBase, Upper};
+use crate::layer::{Held, Id, Lookup, Mark, Marks, Nlink, NlinkBase, Upper, marks};
 use crate::name::{Name, NameBuf};
 
 use super::Union;
@@ -24,16 +24,10 @@ const HANDLE_MAGIC: &[u8] = &[0x00, 0xfb];
 
 /// The name of the index entry for an origin.
 fn key_of(origin: &[u8]) -> Option<NameBuf> {
-    use std::fmt::Write;
     if !origin.starts_with(HANDLE_MAGIC) {
         return Name::new(origin).ok().map(Name::to_buf);
     }
-    let mut hex = String::with_capacity(origin.len() * 2);
-    for byte in origin {
-        // Writing to a string cannot fail.
-        write!(hex, "{byte:02x}").ok()?;
-    }
-    Name::new(hex.as_bytes()).ok().map(Name::to_buf)
+    Name::new(&marks::index_name(origin)).ok().map(Name::to_buf)
 }
 
 /// What names a lower object in the index: its handle, or (where the filesystem gives none) its

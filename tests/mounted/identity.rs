@@ -133,3 +133,19 @@ fn line_26_inotify_on_a_lower_file_fires_after_copy_up() {
     let event = events.next().unwrap();
     assert!(event.events().contains(inotify::ReadFlags::MODIFY));
 }
+
+#[test]
+fn check_knows_a_sound_index_from_a_mixed_up_one() {
+    let mut stand = Stand::new(linked);
+    fs::write(stand.at("b"), "new").unwrap();
+    fs::remove_file(stand.at("a")).unwrap();
+    stand.umount();
+    let check =
+        || super::stand::plyfs(&["check", "-o", &stand.options()]).output().unwrap().status.code();
+    assert_eq!(check(), Some(0));
+    let index = stand.path("work/index");
+    let entry = super::stand::names(&index).pop().unwrap();
+    let other = format!("{}00", &entry[..entry.len() - 2]);
+    fs::rename(index.join(&entry), index.join(other)).unwrap();
+    assert_eq!(check(), Some(1), "a lower name would show another file's content");
+}

@@ -28,7 +28,12 @@ fn what_is_left_behind_is_told() {
     write(work.join("index/notes.txt"), "").unwrap();
     assert_eq!(
         found(work),
-        ["error work/incompat/volatile", "note work", "warning index/notes.txt"]
+        [
+            "error work/incompat/volatile",
+            "note work",
+            "warning index/00fb1d00",
+            "warning index/notes.txt"
+        ]
     );
 }
 
