@@ -93,6 +93,21 @@ fn release(union: &Union, nodes: &[NodeId]) {
     }
 }
 
+/// Gives what is at `of` in the root's directory `from` a name more.
+fn link(union: &Union, from: &str, of: &str, to: (NodeId, &str)) -> plyfs::errno::Result<()> {
+    let Some(nodes) = walk(union, &[from]) else { return Ok(()) };
+    let outcome = match union.lookup(*nodes.last().unwrap(), name(of)) {
+        Ok(Some(found)) => {
+            let linked = union.link(found.node, to.0, name(to.1));
+            union.forget(found.node, 1);
+            linked.map(|made| union.forget(made.node, 1))
+        }
+        other => other.map(drop),
+    };
+    release(union, &nodes);
+    outcome
+}
+
 fn one_random_operation(union: &Union, random: &mut Random) {
     const NAMES: [&str; 4] = ["a", "b", "c", "d"];
     let depth = random.below(3);
@@ -100,7 +115,7 @@ fn one_random_operation(union: &Union, random: &mut Random) {
     let Some(nodes) = walk(union, &path) else { return };
     let dir = *nodes.last().unwrap();
     let (entry, other) = (NAMES[random.below(4) as usize], NAMES[random.below(4) as usize]);
-    let outcome = match random.below(9) {
+    let outcome = match random.below(11) {
         0 => union.mkdir(dir, name(entry), MODE, &ROOT).map(|made| union.forget(made.node, 1)),
         1 => union.create(dir, name(entry), MODE, libc::O_RDWR, &ROOT).map(|(made, handle)| {
             union.write(made.node, handle, b"new", 0, false).unwrap();
@@ -140,6 +155,7 @@ fn one_random_operation(union: &Union, random: &mut Random) {
             }
             other => other.map(drop),
         },
+        8 | 9 => link(union, other, NAMES[random.below(4) as usize], (dir, entry)),
         _ => union.readdirplus(dir, 0, &mut |_, found| {
             found.inspect(|found| union.forget(found.node, 1));
             true
@@ -156,6 +172,8 @@ fn one_random_operation(union: &Union, random: &mut Random) {
             Errno::EINVAL,
             Errno::ESTALE,
             Errno::ENXIO,
+            // link of a directory
+            Errno::EPERM,
         ];
         assert!(allowed.contains(&error.errno()), "{error}");
     }
@@ -184,9 +202,14 @@ fn listing(union: &Union, dir: NodeId, at: &str, out: &mut Vec<String>) {
     }
 }
 
+/// `PLYFS_CASES` says how many rounds (20).
+fn seeds() -> u64 {
+    std::env::var("PLYFS_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
+}
+
 #[test]
 fn random_operations_of_many_threads_leave_one_truth() {
-    for seed in 1..=20_u64 {
+    for seed in 1..=seeds() {
         let lower = TreeSpec::new()
             .dir("a")
             .file("a/a", "aa")
@@ -196,6 +219,8 @@ fn random_operations_of_many_threads_leave_one_truth() {
             .dir("c")
             .file("c/d", "cd")
             .hardlink("c/d", "c/a")
+            .hardlink("c/d", "a/d")
+            .hardlink("c/d", "a/b/a")
             .mem(1);
         let before = lower.dump_exact();
         let upper = MemLayer::new(2);

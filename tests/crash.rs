@@ -20,6 +20,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use plyfs::attr::Kind;
 use plyfs::errno::Errno;
 use plyfs::layer::fault::{Fault, FaultLayer};
 use plyfs::layer::mem::MemLayer;
@@ -28,7 +29,7 @@ use plyfs::testkit::run::difference;
 use plyfs::testkit::tree::render;
 use plyfs::testkit::union_target::UnionTarget;
 use plyfs::testkit::{Model, Op, Outcome, Place, Target, TreeSpec};
-use plyfs::union::{RenameFlag, Stack};
+use plyfs::union::{DirEntry, Found, NodeId, RenameFlag, Stack, Union};
 
 /// A stack in which `d/x` and `d/z` are files, `d/s` is an empty directory, `d/t` one that holds
 /// `f`, and `d/n` is nothing; and what is done before the operation under test.
@@ -84,6 +85,29 @@ fn states() -> Vec<State> {
             before: vec![Op::Rename("old".into(), "d".into(), RenameFlag::None)],
         },
         state("hard-linked", new(), hard_linked()),
+        State {
+            name: "hard-linked, renamed",
+            upper: new(),
+            lowers: hard_linked(),
+            before: vec![
+                Op::Truncate("d/y".into(), 3),
+                Op::Rename("w".into(), "v".into(), RenameFlag::None),
+            ],
+        },
+        state(
+            "beside",
+            objects(new().dir("d"), "d")
+                .whiteout_beside("d/s")
+                .whiteout_beside("d/t")
+                .whiteout_beside("d/x")
+                .whiteout_beside("d/n"),
+            vec![
+                objects(new(), "d")
+                    .file("d/n/deep", "hidden")
+                    .file("d/s/c", "hidden")
+                    .file("d/t/hidden", "hidden"),
+            ],
+        ),
         State {
             name: "hard-linked, copied up",
             upper: new(),
@@ -252,9 +276,31 @@ fn stop_at(state: &State, op: &Op<Place>, n: u64, expected: &Expected) {
     assert_eq!(upper.staged_count(), 0, "{what}: something stays in work");
 }
 
-fn fail_at(state: &State, op: &Op<Place>, n: u64, expected: &Expected) {
-    let what = format!("{}: {op}: change {n} of {} failed", state.name, expected.changes);
+/// Looks everything up below `dir` and keeps it, as the kernel does.
+fn hold_all(union: &Union, dir: NodeId, held: &mut Vec<NodeId>) {
+    let from = held.len();
+    let keep = |_: &DirEntry<'_>, found: Option<&Found>| {
+        held.extend(found.map(|found| found.node));
+        true
+    };
+    union.readdirplus(dir, 0, &mut { keep }).unwrap();
+    for at in from..held.len() {
+        let node = held[at];
+        if union.getattr(node).unwrap().kind == Kind::Dir {
+            hold_all(union, node, held);
+        }
+    }
+}
+
+fn fail_at(state: &State, op: &Op<Place>, n: u64, expected: &Expected, hold: bool) {
+    let held = if hold { ", everything held" } else { "" };
+    let what = format!("{}: {op}: change {n} of {} failed{held}", state.name, expected.changes);
     let mut bench = Bench::new(state);
+    let mut held = Vec::new();
+    if hold {
+        let union = bench.union.union();
+        hold_all(union, union.root(), &mut held);
+    }
     bench.fault.arm(Fault::Fail(n, Errno::ENOSPC));
     let outcome = bench.union.apply(op);
     let is_new = old_or_new(expected, &bench.text(), &what);
@@ -274,6 +320,9 @@ fn fail_at(state: &State, op: &Op<Place>, n: u64, expected: &Expected) {
         assert_eq!(bench.union.apply(op), expected.outcome, "{what}: done again");
         let left = difference(&untimed(&expected.after), &untimed(&bench.text()));
         assert_eq!(left, "", "{what}: done again");
+    }
+    for node in held {
+        bench.union.union().forget(node, 1);
     }
     let (mut again, _) = bench.reopen();
     let got = render(&again.tree());
@@ -323,6 +372,14 @@ fn a_machine_that_stops_at_any_change_comes_back_with_the_old_tree_or_the_new() 
 #[test]
 fn a_change_that_fails_fails_the_operation_and_leaves_nothing_behind() {
     every_cell(|state, op, expected| {
-        (1..=expected.changes).for_each(|n| fail_at(state, op, n, expected));
+        (1..=expected.changes).for_each(|n| fail_at(state, op, n, expected, false));
+    });
+}
+
+/// What the kernel has looked up stays as it is in memory until it is forgotten.
+#[test]
+fn a_change_that_fails_leaves_the_nodes_that_are_held_as_good_as_new_ones() {
+    every_cell(|state, op, expected| {
+        (1..=expected.changes).for_each(|n| fail_at(state, op, n, expected, true));
     });
 }

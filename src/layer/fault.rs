@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -39,6 +40,18 @@ struct Plan {
 
 type Shared = Arc<Mutex<Plan>>;
 
+/// What happens between two steps of somebody else: a race, played out in one thread.
+struct Meanwhile {
+    lookups: u32,
+    act: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meanwhile").field("lookups", &self.lookups).finish_non_exhaustive()
+    }
+}
+
 /// Counts one change; fails if it is to fail.
 fn step(plan: &Shared) -> Result<()> {
     let mut plan = plan.lock();
@@ -55,13 +68,26 @@ fn step(plan: &Shared) -> Result<()> {
 pub struct FaultLayer {
     inner: Arc<dyn Upper>,
     plan: Shared,
+    meanwhile: Mutex<Option<Meanwhile>>,
 }
 
 impl FaultLayer {
     /// Wraps `inner`; nothing fails yet.
     pub fn new(inner: Arc<dyn Upper>) -> Arc<Self> {
         let plan = Plan { fault: Fault::None, count: 0, discard_failed: false };
-        Arc::new(Self { inner, plan: Arc::new(Mutex::new(plan)) })
+        let plan = Arc::new(Mutex::new(plan));
+        Arc::new(Self { inner, plan, meanwhile: Mutex::default() })
+    }
+
+    /// Does `act` right after the n-th lookup from now on, before its answer is used.
+    pub fn meanwhile(&self, lookups: u32, act: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock() = Some(Meanwhile { lookups, act: Box::new(act) });
+    }
+
+    fn due(&self) -> Option<Meanwhile> {
+        let mut meanwhile = self.meanwhile.lock();
+        meanwhile.as_mut()?.lookups -= 1;
+        meanwhile.take_if(|meanwhile| meanwhile.lookups == 0)
     }
 
     /// Plans a fault and counts from zero again.
@@ -95,7 +121,11 @@ impl Layer for FaultLayer {
     }
 
     fn lookup(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
-        self.inner.lookup(dir, name)
+        let found = self.inner.lookup(dir, name);
+        if let Some(meanwhile) = self.due() {
+            (meanwhile.act)();
+        }
+        found
     }
 
     fn forget(&self, id: Id) {

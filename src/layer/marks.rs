@@ -54,6 +54,8 @@ pub enum Tag {
     Whiteout,
     /// `plyfs.ino`
     Ino,
+    /// `plyfs.nlink`: the link count of the lower file that this is a copy of.
+    LowerNlink,
     /// `plyfs.literal`: the name begins with `.wh.` because a user called it so.
     Literal,
     /// `plyfs.kind`: what the empty file stands for.
@@ -74,13 +76,14 @@ impl Tag {
             Self::Origin => b"origin",
             Self::Whiteout => b"whiteout",
             Self::Ino => b"plyfs.ino",
+            Self::LowerNlink => b"plyfs.nlink",
             Self::Literal => b"plyfs.literal",
             Self::Kind => b"plyfs.kind",
             Self::Escapes => b"plyfs.escapes",
         }
     }
 
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Opaque,
         Self::Redirect,
         Self::Metacopy,
@@ -89,6 +92,7 @@ impl Tag {
         Self::Origin,
         Self::Whiteout,
         Self::Ino,
+        Self::LowerNlink,
         Self::Literal,
         Self::Kind,
         Self::Escapes,
@@ -166,6 +170,7 @@ pub fn encode(mark: &Mark<'_>, namespace: Namespace) -> (Vec<u8>, Vec<u8>) {
         Mark::Impure => (Tag::Impure, b"y".to_vec()),
         Mark::Ino(ino) => (Tag::Ino, ino.to_string().into_bytes()),
         Mark::Nlink(nlink) => (Tag::Nlink, encode_nlink(*nlink)),
+        Mark::LowerNlink(nlink) => (Tag::LowerNlink, nlink.to_string().into_bytes()),
         Mark::Origin(handle) => (Tag::Origin, handle.to_vec()),
     };
     (tag.stored(namespace), value)
@@ -237,6 +242,10 @@ impl Decoded {
             Tag::Ino => match decode_ino(value) {
                 Some(ino) => marks.ino = Some(ino),
                 None => self.refuse(name, " of no known form"),
+            },
+            Tag::LowerNlink => match decode_ino(value).map(u32::try_from) {
+                Some(Ok(nlink)) => marks.lower_nlink = Some(nlink),
+                _ => self.refuse(name, " of no known form"),
             },
             Tag::Kind if value == CHAR_ZERO => self.char_zero = true,
             _ => self.refuse(name, " of no known value"),

@@ -95,6 +95,9 @@ pub struct Marks {
     pub ino: Option<u64>,
     /// The number of names in the mount, for a copied-up hard link.
     pub nlink: Option<Nlink>,
+    /// The number of names of the lower file that a copied-up hard link is a copy of (ours,
+    /// `overlay.plyfs.nlink`): what [`NlinkBase::Lower`] is about.
+    pub lower_nlink: Option<u32>,
     /// `overlay.origin`, read only where `nlink` is there: it names the entry in the index.
     pub origin: Option<Box<[u8]>>,
     /// A default ACL is set on this directory: what is created in it inherits from that.
@@ -137,6 +140,8 @@ pub enum Mark<'a> {
     Ino(u64),
     /// `overlay.nlink`
     Nlink(Nlink),
+    /// `overlay.plyfs.nlink`: how many names the lower file has that this is a copy of
+    LowerNlink(u32),
     /// `overlay.origin`: the lower object this is a copy of, as [`Layer::handle`] gives it
     Origin(&'a [u8]),
 }

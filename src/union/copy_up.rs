@@ -118,6 +118,9 @@ impl Union {
             }
         };
         place.parent.changed();
+        if links.is_some() {
+            self.links_changed();
+        }
         self.switch(node, Self::upper_ref(upper, staged.id, real), links)
     }
 
@@ -138,7 +141,11 @@ impl Union {
             // for whoever reads the upper alone.
             tracing::warn!(name = %at.1, %error, "copied-up hard link has no name in the upper");
         }
-        Self::count_by_upper(&**upper, staged.id, count)?;
+        if let Err(error) = Self::count_by_upper(&**upper, staged.id, count) {
+            // From the index on there is no way back, and none is needed: relative to the lower
+            // count the number is as right. Whatever changes it writes it anew first.
+            tracing::warn!(name = %at.1, %error, "link count stays relative to the lower one");
+        }
         Ok(Some(Links { key: Some(key), count }))
     }
 
@@ -188,6 +195,7 @@ impl Union {
         let mut marks = vec![Mark::Ino(node.ino)];
         if linked {
             marks.push(Mark::Origin(&origin));
+            marks.push(Mark::LowerNlink(attr.nlink));
             marks.push(Mark::Nlink(Nlink { base: NlinkBase::Lower, delta: 0 }));
         }
         // A file is closed to everybody until its data are there, and its attributes are set after
@@ -273,19 +281,22 @@ impl Union {
         let data = lowers.as_deref().and_then(<[Lower]>::last);
         let Some(data) = data else { return Err(crate::bug!("a metacopy file without data")) };
         let attr = upper.attr(copy.id())?;
+        let len = len.min(attr.size);
         let source = data.layer().open(data.id())?;
         let to = upper.open_write(copy.id())?;
         let capability = upper.getxattr(copy.id(), CAPABILITY)?;
-        if len.min(attr.size) > 0 {
+        if len > 0 {
             let origin = data.layer().attr(data.id())?;
             let attr = Attr { size: origin.size, blocks: origin.blocks, ..attr };
-            self.copy_data(&*source, &*to, &attr, len.min(attr.size))?;
+            self.copy_data(&*source, &*to, &attr, len)?;
         }
-        to.set_len(attr.size)?;
+        // Not to the full size: a tail of zeros is neither the old content nor the new one.
+        to.set_len(len)?;
         if let Some(value) = capability {
             upper.setxattr(copy.id(), CAPABILITY, &value, 0)?;
         }
-        upper.setattr(copy.id(), &SetAttr { perm: Some(attr.perm), ..times_of(&attr) })?;
+        let times = if len < attr.size { SetAttr::default() } else { times_of(&attr) };
+        upper.setattr(copy.id(), &SetAttr { perm: Some(attr.perm), ..times })?;
         if self.options.durability == Durability::Strict {
             to.sync(false)?;
         }
@@ -306,17 +317,17 @@ impl Union {
         if links.is_some() {
             state.ext().links = links;
         }
-        if state.open.is_none() {
-            return Ok(());
-        }
+        let Some(open) = state.open.as_mut() else { return Ok(()) };
+        // At once: others may change the copy before it is opened here.
+        open.stale = true;
         drop(state);
         let file = upper.open_write(id);
         let mut state = node.state()?;
         if let Some(open) = state.open.as_mut() {
-            match file {
-                Ok(file) => (open.file, open.writable) = (file, true),
-                // Never serve old bytes: whoever reads next opens anew, or gets this error.
-                Err(_) => open.stale = true,
+            // Never serve old bytes: without the file, whoever reads next opens anew, or gets this
+            // error.
+            if let Ok(file) = file {
+                (open.file, open.writable, open.stale) = (file, true, false);
             }
         }
         Ok(())

@@ -85,8 +85,13 @@ impl Union {
         let made = self.make(parent, name, What::File, mode, caller, true)?;
         if let Some(file) = &made.file {
             let file = Arc::clone(file);
-            let open = Open { handles: 1, file, writable: true, stale: false };
-            made.node.state()?.open = Some(Box::new(open));
+            let mut state = made.node.state()?;
+            // Somebody else may have looked it up and opened it already.
+            let handles = 1 + state.open.as_ref().map_or(0, |open| open.handles);
+            let open = Open { handles, file, writable: true, stale: false };
+            let before = state.open.replace(Box::new(open));
+            drop(state);
+            drop(before);
         }
         Ok((made.found(), Handle::of_flags(flags)))
     }
@@ -201,8 +206,8 @@ impl Union {
             }
             self.link_latched(&**upper, (&node, id), (&parent, dir), name, spot.slot)?;
             drop::<Latches<'_>>(latches);
-            node.refs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let attr = self.attr_of(&node)?;
+            node.refs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return Ok(Found { node: node.id, attr });
         }
     }
@@ -232,6 +237,7 @@ impl Union {
         let mut state = node.state()?;
         if let Some(links) = state.ext.as_mut().and_then(|ext| ext.links.as_mut()) {
             links.count += 1;
+            self.links_changed();
         }
         drop(state);
         parent.changed();

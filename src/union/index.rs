@@ -8,6 +8,7 @@
 //! one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::attr::Attr;
 use crate::errno::{Errno, Result};
@@ -15,7 +16,7 @@ use crate::layer::{Held, Id, Lookup, Mark, Marks, Nlink, NlinkBase, Upper, marks
 use crate::name::{Name, NameBuf};
 
 use super::Union;
-use super::lookup::{refuse_unknown, starts};
+use super::descend::{Below, refuse_unknown, starts};
 use super::node::{Links, Lower, Node, UpperRef};
 
 /// The first bytes of a handle as the kernel encodes it (struct `ovl_fb`): version, magic.
@@ -67,7 +68,8 @@ impl Union {
             NlinkBase::Upper => entry.attr.nlink,
             NlinkBase::Lower => lower.layer().attr(lower.id())?.nlink,
         };
-        let count = base.saturating_add_signed(nlink.delta);
+        // A name was found: there is one at least, even if the index was wiped and made anew.
+        let count = base.saturating_add_signed(nlink.delta).max(1);
         let links = Links { key: Some(key), count };
         Ok(Some((copy, entry.attr, links, entry.marks)))
     }
@@ -110,10 +112,14 @@ impl Union {
             return Ok(());
         }
         let id = self.ensure_upper(node)?;
-        let Some(links) = node.state()?.links().cloned() else { return Ok(()) };
+        if node.state()?.links().is_none() {
+            return Ok(());
+        }
         let dir = self.ensure_upper(parent)?;
         let upper = self.writable()?;
         let _latch = node.latch_write()?;
+        // Not before: whoever had the latch may have changed the count.
+        let Some(links) = node.state()?.links().cloned() else { return Ok(()) };
         match upper.lookup(dir, name)? {
             Lookup::Absent => {}
             Lookup::Whiteout(_) => return Ok(()),
@@ -127,14 +133,26 @@ impl Union {
         let lowers = parent.state()?.lowers.clone();
         let start = starts(lowers.as_deref().unwrap_or_default());
         let mut found = Vec::new();
-        let lower = self.descend(&start, name, super::lookup::Below::Nothing, &mut found)?;
+        let lower = self.descend(&start, name, Below::Nothing, &mut found)?;
         let Some((lower, _)) = lower else { return Ok(()) };
         self.note_impure(parent, dir)?;
         Self::write_count(&**upper, id, NlinkBase::Lower, links.count, lower.nlink)?;
         let linked = upper.link(id, dir, name, true);
+        if linked.is_ok() {
+            parent.changed();
+        }
         Self::count_by_upper(&**upper, id, links.count)?;
-        parent.changed();
         linked
+    }
+
+    /// Changes whenever a hard link is copied up or the number of its names changes.
+    pub(super) fn links_version(&self) -> u64 {
+        self.links_version.load(Ordering::Acquire)
+    }
+
+    /// Says that a hard link was copied up, or that the number of its names changed.
+    pub(super) fn links_changed(&self) {
+        self.links_version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Accounts for a name that went: removes the index entry with the last one.
@@ -146,12 +164,14 @@ impl Union {
         links.count = links.count.saturating_sub(1);
         let (count, key) = (links.count, links.key.clone());
         drop(state);
+        self.links_changed();
         if count == 0
             && let (Some(key), Some(upper)) = (key, &self.upper)
         {
             // What is left in the index has no name in the mount; a crash before this leaves it to
             // the next mount's check.
-            if let Err(error) = upper.unlink(upper.index()?, key.as_name()) {
+            let index = upper.index();
+            if let Err(error) = index.and_then(|index| upper.unlink(index, key.as_name())) {
                 tracing::warn!(key = ?key, %error, "index entry of a removed file stays behind");
             }
         }

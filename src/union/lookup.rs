@@ -5,10 +5,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::attr::{Attr, Kind};
-use crate::errno::{Errno, Error, Result};
-use crate::layer::{Entry, Held, Id, Lookup, Marks, NlinkBase, WhiteoutForm};
+use crate::errno::Result;
+use crate::layer::{Entry, Id, Lookup, Marks, NlinkBase, WhiteoutForm};
 use crate::name::Name;
 
+use super::descend::{Below, Start, dangling, refuse_unknown, starts};
 use super::ino;
 use super::node::{Links, Lower, Node, Place, State, UpperRef};
 use super::table::Interned;
@@ -43,6 +44,9 @@ pub(super) struct Candidate {
     lowers: Vec<Lower>,
     marks: Marks,
     links: Option<Links>,
+    /// Of a hard link: [`Union::links_version`] before the walk. Its other names are in other
+    /// directories, whose versions say what happens there.
+    links_version: Option<u64>,
 }
 
 /// Where the walk got.
@@ -112,11 +116,16 @@ impl Union {
             };
             let mut attr = candidate.attr;
             let from_upper = candidate.upper.is_some();
-            let Some(node) = self.intern(&parent, name, version, candidate)? else { continue };
+            let seen = Some(version);
+            let Some(node) = self.intern(&parent, name, seen, candidate)? else { continue };
             self.remember(&parent, version, name, walk.slot, Some(node.id));
             if !from_upper && node.upper()?.is_some() {
                 // Copied up under another of its names since the walk passed there.
-                attr = self.attr_of(&node)?;
+                let now = self.attr_of(&node);
+                if now.is_err() {
+                    self.table.release(&node, 1);
+                }
+                attr = now?;
             }
             attr.ino = node.ino;
             return Ok(Some(Found { node: node.id, attr }));
@@ -142,7 +151,7 @@ impl Union {
             let Some(candidate) = walk.found else {
                 return Ok(Spot { slot: walk.slot, node: None, version });
             };
-            if let Some(node) = self.intern(parent, name, version, candidate)? {
+            if let Some(node) = self.intern(parent, name, Some(version), candidate)? {
                 let node = Some(Ref { union: self, node });
                 return Ok(Spot { slot: walk.slot, node, version });
             }
@@ -190,6 +199,7 @@ impl Union {
         if dead {
             return Ok(Walk { slot: Slot::Free, found: None });
         }
+        let version = self.links_version();
         let start = starts(lowers.as_deref().unwrap_or_default());
         let mut slot = Slot::Free;
         if let (Some(upper), Some(dir)) = (&self.upper, upper_dir) {
@@ -198,7 +208,7 @@ impl Union {
                 Lookup::Whiteout(WhiteoutForm::Entry) => Slot::Whiteout,
                 Lookup::Whiteout(WhiteoutForm::Sibling) => Slot::Sibling,
                 Lookup::Found(entry) => {
-                    let found = self.found_in_upper(entry, name, &start)?;
+                    let found = self.found_in_upper(entry, name, &start, version)?;
                     return Ok(Walk { slot: Slot::Object, found: Some(found) });
                 }
             };
@@ -210,10 +220,16 @@ impl Union {
         let Some((attr, marks)) = self.descend(&start, name, Below::Nothing, &mut found)? else {
             return Ok(Walk { slot, found: None });
         };
-        Ok(Walk { slot, found: Some(self.found_below(attr, marks, found)?) })
+        Ok(Walk { slot, found: Some(self.found_below(attr, marks, found, version)?) })
     }
 
-    fn found_in_upper(&self, entry: Entry, name: Name<'_>, below: &[Start]) -> Result<Candidate> {
+    fn found_in_upper(
+        &self,
+        entry: Entry,
+        name: Name<'_>,
+        below: &[Start],
+        version: u64,
+    ) -> Result<Candidate> {
         let upper = self.writable()?;
         let Entry { id, attr, marks } = entry;
         let reference = Self::upper_ref(upper, id, attr.ino);
@@ -228,7 +244,7 @@ impl Union {
             match &marks.redirect {
                 None => drop(self.descend(below, name, want, &mut lowers)?),
                 Some(to) => {
-                    let roots = self.roots_below(0);
+                    let roots = self.roots_below(0)?;
                     drop(self.redirected(to, below, &roots, want, &mut lowers)?);
                 }
             }
@@ -248,7 +264,9 @@ impl Union {
         };
         let attr = shown(attr, ino, 1 + lowers.len(), links.as_ref());
         let upper = Some(reference);
-        Ok(Candidate { kind: attr.kind, ino, attr, upper, lowers, marks, links })
+        let links_version = links.as_ref().map(|_| version);
+        let kind = attr.kind;
+        Ok(Candidate { kind, ino, attr, upper, lowers, marks, links, links_version })
     }
 
     /// How many names a copied-up hard link has in the mount.
@@ -264,33 +282,56 @@ impl Union {
         let Some(nlink) = marks.nlink else { return Ok(Links { key, count: attr.nlink }) };
         let base = match nlink.base {
             NlinkBase::Upper => attr.nlink,
-            // Written when the copy was made, and replaced right afterwards unless we crashed in
-            // between: so the lower file still has this very name.
-            NlinkBase::Lower => {
-                let mut lowers = Vec::new();
-                match self.descend(below, name, Below::Nothing, &mut lowers)? {
-                    Some((lower, _)) => lower.nlink,
-                    None => attr.nlink.saturating_sub(1),
-                }
-            }
+            NlinkBase::Lower => match marks.lower_nlink {
+                Some(lower) => lower,
+                None => self.lower_nlink(attr, name, below)?,
+            },
         };
-        Ok(Links { key, count: base.saturating_add_signed(nlink.delta) })
+        Ok(Links { key, count: base.saturating_add_signed(nlink.delta).max(1) })
     }
 
-    fn found_below(&self, attr: Attr, marks: Marks, lowers: Vec<Lower>) -> Result<Candidate> {
+    /// The link count of the lower file that a copy without a `plyfs.nlink` is a copy of. Where the
+    /// lower layers do not have this name of it, a number that is rather too large: one that is too
+    /// small would lose the index entry while a lower name still needs it.
+    fn lower_nlink(&self, copy: &Attr, name: Name<'_>, below: &[Start]) -> Result<u32> {
+        let mut lowers = Vec::new();
+        let lower = self.descend(below, name, Below::Nothing, &mut lowers)?;
+        let lower = lower.map(|(lower, _)| lower.nlink).filter(|nlink| *nlink > 1);
+        Ok(lower.unwrap_or(copy.nlink))
+    }
+
+    fn found_below(
+        &self,
+        attr: Attr,
+        marks: Marks,
+        lowers: Vec<Lower>,
+        version: u64,
+    ) -> Result<Candidate> {
         let Some(top) = lowers.first() else { return Err(crate::bug!("found in no layer")) };
         let ino = self.inos.map(top.layer().fs(), attr.ino);
         let kind = attr.kind;
-        if kind != Kind::Dir && attr.nlink > 1 {
+        let linked = kind != Kind::Dir && attr.nlink > 1;
+        let links_version = linked.then_some(version);
+        if linked {
             // Another of its names may have been copied up: then this is that copy.
             if let Some((upper, copy, links, marks)) = self.copy_in_index(top)? {
                 let attr = shown(copy, ino, 1, Some(&links));
                 let (upper, links) = (Some(upper), Some(links));
-                return Ok(Candidate { kind, ino, attr, upper, lowers, marks, links });
+                return Ok(Candidate {
+                    kind,
+                    ino,
+                    attr,
+                    upper,
+                    lowers,
+                    marks,
+                    links,
+                    links_version,
+                });
             }
         }
         let attr = shown(attr, ino, lowers.len(), None);
-        Ok(Candidate { kind, ino, attr, upper: None, lowers, marks, links: None })
+        let upper = None;
+        Ok(Candidate { kind, ino, attr, upper, lowers, marks, links: None, links_version })
     }
 
     /// Whether the lower layers show anything at `name`, whatever the upper holds there.
@@ -302,12 +343,13 @@ impl Union {
     }
 
     /// The node for what the walk found, with one reference more. `None`: the directory changed
-    /// meanwhile, walk again.
+    /// meanwhile, walk again. Without a `version` the caller knows that the name is what it is:
+    /// it holds the latch, and copy-ups beside it do not matter.
     fn intern(
         &self,
         parent: &Arc<Node>,
         name: Name<'_>,
-        version: u32,
+        version: Option<u32>,
         candidate: Candidate,
     ) -> Result<Option<Arc<Node>>> {
         let mut candidate = candidate;
@@ -315,7 +357,11 @@ impl Union {
             let ino = candidate.ino;
             let kind = candidate.kind;
             let seen = candidate.seen();
-            let valid = || parent.version() == version;
+            let links = candidate.links_version;
+            let valid = || {
+                version.is_none_or(|version| parent.version() == version)
+                    && links.is_none_or(|version| self.links_version() == version)
+            };
             let same = |node: &Node| seen.is(node, parent, name);
             let mut left = Some(candidate);
             let make = |id| match left.take() {
@@ -368,10 +414,17 @@ impl Union {
         let ino = self.inos.map(device, attr.ino);
         attr.ino = ino;
         let (kind, upper) = (attr.kind, Some(upper));
-        let candidate =
-            Candidate { kind, ino, attr, upper, lowers: Vec::new(), marks, links: None };
-        let version = parent.version();
-        match self.intern(parent, name, version, candidate)? {
+        let candidate = Candidate {
+            kind,
+            ino,
+            attr,
+            upper,
+            lowers: Vec::new(),
+            marks,
+            links: None,
+            links_version: None,
+        };
+        match self.intern(parent, name, None, candidate)? {
             Some(node) => {
                 attr.ino = node.ino;
                 Ok((node, attr))
@@ -440,130 +493,6 @@ impl Candidate {
     }
 }
 
-/// One lower directory to look in.
-#[derive(Clone, Copy)]
-pub(super) struct Start {
-    pub(super) layer: usize,
-    pub(super) dir: Id,
-}
-
-/// The directories of `lowers`, to look in.
-pub(super) fn starts(lowers: &[Lower]) -> Vec<Start> {
-    lowers.iter().map(|lower| Start { layer: lower.layer, dir: lower.id() }).collect()
-}
-
-/// What an object found higher up wants of the layers below it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Below {
-    /// Nothing was found yet.
-    Nothing,
-    /// Directories to merge with.
-    Dir,
-    /// A metacopy file's data.
-    Data,
-}
-
-impl Union {
-    /// Walks the lower directories `start` for `name` and appends what belongs to one object.
-    /// Returns the attributes and marks of the topmost one that was appended here.
-    pub(super) fn descend(
-        &self,
-        start: &[Start],
-        name: Name<'_>,
-        mut want: Below,
-        out: &mut Vec<Lower>,
-    ) -> Result<Option<(Attr, Marks)>> {
-        let mut first = None;
-        let mut pending = None;
-        for (position, at) in start.iter().enumerate() {
-            let Some(layer) = self.lowers.get(at.layer) else { continue };
-            let entry = match layer.lookup(at.dir, name)? {
-                Lookup::Absent => continue,
-                Lookup::Whiteout(_) => break,
-                Lookup::Found(entry) => entry,
-            };
-            let held = Held::new(Arc::clone(layer), entry.id);
-            refuse_unknown(&entry.marks, name.as_bytes())?;
-            let kind = entry.attr.kind;
-            match want {
-                Below::Dir if kind != Kind::Dir => break,
-                Below::Data if kind != Kind::File => break,
-                _ => {}
-            }
-            out.push(Lower { layer: at.layer, held });
-            let marks = entry.marks.clone();
-            if first.is_none() {
-                first = Some((entry.attr, entry.marks));
-            }
-            pending = (kind == Kind::File && marks.metacopy).then(|| marks.clone());
-            want = match kind {
-                Kind::Dir if !marks.opaque => Below::Dir,
-                Kind::File if marks.metacopy => Below::Data,
-                _ => break,
-            };
-            if let Some(to) = &marks.redirect {
-                let rest = start.get(position + 1..).unwrap_or_default();
-                let roots = self.roots_below(at.layer + 1);
-                let before = out.len();
-                self.redirected(to, rest, &roots, want, out)?;
-                if out.len() == before {
-                    return Err(dangling(name, &marks));
-                }
-                return Ok(first);
-            }
-        }
-        match pending {
-            Some(marks) => Err(dangling(name, &marks)),
-            None => Ok(first),
-        }
-    }
-
-    /// Follows a redirect: a name beside the present one (in the directories `beside`), or a path
-    /// from the roots of the layers below. Always goes down, so no cycle is possible.
-    fn redirected(
-        &self,
-        to: &[u8],
-        beside: &[Start],
-        roots: &[Start],
-        want: Below,
-        out: &mut Vec<Lower>,
-    ) -> Result<Option<(Attr, Marks)>> {
-        let component = |bytes| {
-            Name::new(bytes).map_err(|_| {
-                let shown = to.escape_ascii();
-                Error::new(Errno::EIO, format!("redirect '{shown}' leaves the layer; refused"))
-            })
-        };
-        let Some(path) = to.strip_prefix(b"/") else {
-            return self.descend(beside, component(to)?, want, out);
-        };
-        let mut at = roots.to_vec();
-        let mut keep = Vec::new();
-        let mut parts = path.split(|&b| b == b'/').filter(|part| !part.is_empty()).peekable();
-        while let Some(part) = parts.next() {
-            let name = component(part)?;
-            if parts.peek().is_none() {
-                return self.descend(&at, name, want, out);
-            }
-            let mut dirs = Vec::new();
-            match self.descend(&at, name, Below::Nothing, &mut dirs)? {
-                Some((attr, _)) if attr.kind == Kind::Dir => {}
-                _ => return Ok(None),
-            }
-            at = starts(&dirs);
-            // The ids in `at` live as long as these.
-            keep.push(dirs);
-        }
-        Ok(None)
-    }
-
-    /// The roots of the lower layers from `layer` down, as far as they are merged.
-    fn roots_below(&self, layer: usize) -> Vec<Start> {
-        let below = self.lowers.iter().enumerate().skip(layer);
-        below.map(|(layer, lower)| Start { layer, dir: lower.root() }).collect()
-    }
-}
-
 /// Attributes as the mount shows them. `layers`: how many directories are merged.
 pub(super) fn shown(mut attr: Attr, ino: u64, layers: usize, links: Option<&Links>) -> Attr {
     attr.ino = ino;
@@ -576,23 +505,4 @@ pub(super) fn shown(mut attr: Attr, ino: u64, layers: usize, links: Option<&Link
         attr.nlink = links.count;
     }
     attr
-}
-
-/// A layer with marks that this version does not follow is never shown as if they were not there.
-pub(super) fn refuse_unknown(marks: &Marks, name: &[u8]) -> Result<()> {
-    match &marks.unknown {
-        None => Ok(()),
-        Some(mark) => {
-            let name = name.escape_ascii();
-            let text = format!("'{name}' carries {mark}, which this version cannot follow");
-            Err(Error::new(Errno::EIO, text))
-        }
-    }
-}
-
-fn dangling(name: Name<'_>, marks: &Marks) -> Error {
-    let what = if marks.metacopy { "metacopy file" } else { "redirected directory" };
-    let to = marks.redirect.as_deref().unwrap_or(name.as_bytes()).escape_ascii();
-    let text = format!("{what} {name:?}: no lower layer has '{to}'; is a layer missing?");
-    Error::new(Errno::EIO, text)
 }

@@ -9,6 +9,7 @@ mod acl;
 mod attr;
 mod copy_up;
 mod create;
+mod descend;
 mod file;
 mod index;
 mod ino;
@@ -139,6 +140,8 @@ pub struct Union {
     hash: RandomState,
     recent: Recent,
     listings: Mutex<Listings>,
+    /// Bumped when a hard link is copied up or the number of its names changes.
+    links_version: std::sync::atomic::AtomicU64,
     /// Copy-ups under way: a driver that answers requests with few threads asks.
     copying: std::sync::atomic::AtomicUsize,
 }
@@ -167,6 +170,7 @@ impl Union {
             hash: RandomState::new(),
             recent: Recent::default(),
             listings: Mutex::default(),
+            links_version: std::sync::atomic::AtomicU64::new(0),
             copying: std::sync::atomic::AtomicUsize::new(0),
         })
     }
@@ -257,7 +261,7 @@ fn make_root(
     let mut merge = true;
     if let Some(upper) = upper {
         let (attr, marks) = upper.root_entry()?;
-        lookup::refuse_unknown(&marks, b"/")?;
+        descend::refuse_unknown(&marks, b"/")?;
         state.upper = Some(Union::upper_ref(upper, upper.root(), attr.ino));
         state.opaque = marks.opaque;
         state.impure = marks.impure;
@@ -271,7 +275,7 @@ fn make_root(
             break;
         }
         let (attr, marks) = lower.root_entry()?;
-        lookup::refuse_unknown(&marks, b"/")?;
+        descend::refuse_unknown(&marks, b"/")?;
         if merged.is_empty() {
             ino = Some(inos.map(lower.fs(), attr.ino));
             if upper.is_none() {

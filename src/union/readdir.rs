@@ -175,9 +175,9 @@ impl Union {
     }
 
     fn merge(&self, dir: &Arc<Node>) -> Result<Listing> {
-        let (upper, lowers, impure, dead) = {
+        let (upper, lowers, dead) = {
             let state = dir.state()?;
-            (state.upper.clone(), state.lowers.clone(), state.impure, state.dead)
+            (state.upper.clone(), state.lowers.clone(), state.dead)
         };
         let version = dir.version();
         let mut names = Vec::new();
@@ -192,6 +192,8 @@ impl Union {
                 self.collect(&**lower.layer(), lower.id(), number, &mut names, &mut raw)?;
             }
         }
+        // After the names: a copy-up writes the mark before its name.
+        let impure = dir.state()?.impure;
         let name = |raw: &Raw| slice(&names, raw.start, raw.len);
         // Of one layer's two entries of a name, the object before the whiteout.
         let order = |a: &Raw, b: &Raw| {

@@ -4,7 +4,7 @@ use crate::errno::Result;
 use crate::layer::{Id, Mark};
 use crate::name::Name;
 
-use super::lookup::{Below, starts};
+use super::descend::{Below, starts};
 use super::node::Node;
 use super::{NodeId, Union};
 
@@ -50,10 +50,10 @@ impl Union {
         name: Name<'_>,
     ) -> Result<()> {
         let upper = self.writable()?;
-        let (merged, opaque, redirect) = {
+        let (merged, redirect) = {
             let state = node.state()?;
             let redirect = state.ext.as_ref().and_then(|ext| ext.redirect.clone());
-            (!state.lowers().is_empty(), state.opaque, redirect)
+            (!state.lowers().is_empty(), redirect)
         };
         if merged {
             let path = self.lower_path(node)?;
@@ -63,9 +63,7 @@ impl Union {
             }
             return Ok(());
         }
-        if opaque || redirect.is_some() {
-            return Ok(());
-        }
+        // Even if it is opaque already: it may be so by a whiteout beside it, which stays behind.
         let lowers = parent.state()?.lowers.clone();
         let start = starts(lowers.as_deref().unwrap_or_default());
         let mut found = Vec::new();

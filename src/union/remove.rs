@@ -180,7 +180,14 @@ impl Union {
         }
         if !node.state()?.opaque {
             upper.set_mark(object.id(), &Mark::Opaque)?;
-            node.state()?.opaque = true;
+            let below = {
+                let mut state = node.state()?;
+                state.opaque = true;
+                state.lowers.take()
+            };
+            drop(below);
+            // Also for who has it open: what follows may fail, and then the directory stays.
+            node.changed();
         }
         for name in &whiteouts {
             upper.clear_whiteout(object.id(), name.as_name())?;

@@ -256,6 +256,7 @@ fn told(new: &New<'_>) -> Marks {
             Mark::Redirect(path) => told.redirect = Some(path.into()),
             Mark::Impure => told.impure = true,
             Mark::Ino(ino) => told.ino = Some(ino),
+            Mark::LowerNlink(nlink) => told.lower_nlink = Some(nlink),
             Mark::Nlink(nlink) => told.nlink = Some(nlink),
             Mark::Origin(origin) => told.origin = Some(origin.into()),
         }

@@ -71,6 +71,7 @@ fn every_mark_comes_back_as_it_was_written() {
         (Mark::Impure, Marks { impure: true, ..nothing() }),
         (Mark::Redirect(b"/a/\xffb"), Marks { redirect: Some((*b"/a/\xffb").into()), ..nothing() }),
         (Mark::Ino(u64::MAX), Marks { ino: Some(u64::MAX), ..nothing() }),
+        (Mark::LowerNlink(2), Marks { lower_nlink: Some(2), ..nothing() }),
         (Mark::Nlink(upper), Marks { nlink: Some(upper), ..nothing() }),
         (Mark::Nlink(lower), Marks { nlink: Some(lower), ..nothing() }),
         (Mark::Origin(b"xyz"), nothing()),

@@ -109,6 +109,9 @@ fn marks(text: &mut String, node: &Node) {
         let base = if base == NlinkBase::Upper { 'U' } else { 'L' };
         push(text, format_args!(" [nlink {base}{delta:+}]"));
     }
+    if let Some(nlink) = marks.lower_nlink {
+        push(text, format_args!(" [lower nlink {nlink}]"));
+    }
     if marks.origin.is_some() {
         text.push_str(" [origin]");
     }

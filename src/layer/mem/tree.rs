@@ -94,6 +94,7 @@ impl Node {
             Mark::Redirect(to) => self.marks.redirect = Some((*to).into()),
             Mark::Impure => self.marks.impure = true,
             Mark::Ino(ino) => self.marks.ino = Some(*ino),
+            Mark::LowerNlink(nlink) => self.marks.lower_nlink = Some(*nlink),
             Mark::Nlink(nlink) => self.marks.nlink = Some(*nlink),
             Mark::Origin(handle) => self.marks.origin = Some((*handle).into()),
         }
