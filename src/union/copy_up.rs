@@ -201,8 +201,7 @@ impl Union {
         // A file is closed to everybody until its data are there, and its attributes are set after
         // them: a write removes capabilities and may clear set-id bits.
         let file = node.kind == Kind::File;
-        let (early, perm): (&[_], u16) =
-            if file { (&[], attr.perm & 0o700) } else { (&xattrs, attr.perm) };
+        let (early, perm): (&[_], u16) = if file { (&[], 0o600) } else { (&xattrs, attr.perm) };
         let (uid, gid) = (attr.uid, attr.gid);
         let staged = upper.stage(&New { what, perm, uid, gid, xattrs: early, marks: &marks })?;
         let finished = if file {

@@ -168,8 +168,8 @@ impl Union {
         if count == 0
             && let (Some(key), Some(upper)) = (key, &self.upper)
         {
-            // What is left in the index has no name in the mount; a crash before this leaves it to
-            // the next mount's check.
+            // What a crash before this leaves in the index has no name in the mount, so nothing
+            // looks for it; `plyfs check` tells of it.
             let index = upper.index();
             if let Err(error) = index.and_then(|index| upper.unlink(index, key.as_name())) {
                 tracing::warn!(key = ?key, %error, "index entry of a removed file stays behind");
