@@ -94,8 +94,8 @@ pub(super) fn answer_bytes(
 /// Runs a handler: its error, or `EIO` if it panics, comes back as the errno to send.
 fn guarded<T>(op: Op<'_>, handler: impl FnOnce() -> Result<T>) -> std::result::Result<T, Errno> {
     let start = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
-    // A panic that leaves a node half changed poisons its latch: that node answers EIO from then on.
-    // What all nodes share is behind locks that no panic poisons.
+    // A panic that leaves a node half changed poisons its latch: that node answers EIO from then
+    // on. What all nodes share is behind locks that no panic poisons.
     let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<&str>()

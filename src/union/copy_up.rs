@@ -102,6 +102,9 @@ impl Union {
         let real = upper.attr(staged.id).map(|attr| attr.ino);
         let name = place.name.as_name();
         let published = real.and_then(|real| {
+            // The directory's times are put back after the publish: not while somebody else makes
+            // or removes an entry, whose time would be lost.
+            let _entries = place.parent.latch_write()?;
             self.note_impure(&place.parent, dir)?;
             if linked {
                 let links = self.publish_linked(&mut staged, top, (dir, name), attr.nlink)?;

@@ -11,9 +11,9 @@
 //! 3. [`Node::state`], innermost but for a layer's own locks: never held over a system call, never
 //!    while waiting for a latch, never two at once.
 //!
-//! A copy-up latches only its own node, for as long as it copies. It makes an entry in its parent's
-//! upper directory without the parent's latch; that is safe because the merged view does not
-//! change, and it bumps [`Node::version`] so that a lookup that began before starts again.
+//! A copy-up latches only its own node for as long as it copies, and its parent, too, for the
+//! moment of the publish. It may wait for that one: whoever holds a directory's latch waits for no
+//! other. It bumps [`Node::version`] so that what was seen before is looked at again.
 //!
 //! A panic while a latch or state is held poisons it: that node answers `EIO` from then on, the
 //! mount lives.
@@ -223,7 +223,8 @@ impl Node {
         self.latch.read().map_err(|_| poisoned())
     }
 
-    /// The latch, exclusive. Take no other latch while holding it; see [`lock_all`].
+    /// The latch, exclusive. Wait for no other latch while holding it, but a copy-up for its
+    /// parent's; see [`lock_all`].
     pub(super) fn latch_write(&self) -> Result<RwLockWriteGuard<'_, ()>> {
         self.latch.write().map_err(|_| poisoned())
     }
