@@ -204,7 +204,7 @@ fn shows_the_same(case: &Case, model: &Model, ext4: bool, seed: u64) {
         return;
     }
     let kernel = case.mount_overlay("upper", "work").expect("overlayfs takes our upper");
-    let mut target = SystemTarget::new("overlayfs", &kernel.0, || {});
+    let mut target = SystemTarget::new("overlayfs on the upper", &kernel.0, || {});
     let mut got = target.tree();
     if !ext4 {
         got.iter_mut()

@@ -74,11 +74,16 @@ impl SystemTarget {
         self.root = None;
     }
 
-    /// The whole tree, unless it lists what is not there (as overlayfs does with marks that it does
-    /// not know).
-    pub fn try_tree(&mut self) -> Result<Vec<Seen>> {
+    /// The whole tree, or what is wrong with it: a name is listed that is not there, or whose type or
+    /// inode number is another (overlayfs does both).
+    pub fn try_tree(&mut self) -> std::result::Result<Vec<Seen>, String> {
         let mut out = Vec::new();
-        self.see(&Place::root(), &mut out)?;
+        let mut wrong = None;
+        let seen = self.see(&Place::root(), &mut out, &mut wrong);
+        if let Some(wrong) = wrong {
+            return Err(format!("{}: {wrong}", self.name));
+        }
+        seen.map_err(|e| format!("{}: the tree cannot be read: {e:?}", self.name))?;
         out.sort_by(|a, b| a.place.cmp(&b.place));
         Ok(out)
     }
@@ -300,7 +305,7 @@ impl SystemTarget {
         Ok(items)
     }
 
-    fn see(&self, place: &Place, out: &mut Vec<Seen>) -> Result<()> {
+    fn see(&self, place: &Place, out: &mut Vec<Seen>, wrong: &mut Option<String>) -> Result<()> {
         let (dir, name) = self.entry(place)?;
         let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = kind(&stat);
@@ -316,8 +321,11 @@ impl SystemTarget {
             for (name, kind, ino) in self.list(&self.dir(place)?)? {
                 let child = place.join(&name);
                 let stat = self.stat(&child)?;
-                assert_eq!((kind, ino), (self::kind(&stat), stat.st_ino), "{child} as listed");
-                self.see(&child, out)?;
+                let (listed, found) = ((kind, ino), (self::kind(&stat), stat.st_ino));
+                if listed != found {
+                    wrong.get_or_insert(format!("{child} is listed as {listed:?}, is {found:?}"));
+                }
+                self.see(&child, out, wrong)?;
             }
         }
         out.push(Seen {
@@ -347,7 +355,7 @@ impl Target for SystemTarget {
     }
 
     fn tree(&mut self) -> Vec<Seen> {
-        self.try_tree().expect("the tree can be read")
+        self.try_tree().unwrap_or_else(|wrong| panic!("{wrong}"))
     }
 
     fn keeps_inos(&self) -> bool {
