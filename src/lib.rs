@@ -5,7 +5,9 @@
 //!
 //! ```text
 //!     main -> cli
-//!     cli -> fuse, union, layer, sys       commands; printing lives here only
+//!     cli -> fuse, store, container        commands; printing lives here only
+//!     store -> image -> union              what is on our disk | OCI bytes to values and back
+//!     container -> sys                     a command in namespaces of its own
 //!     fuse -> union -> layer               protocol | layers seen as one | one tree
 //!     layer -> sys                         directory, memory, fault-injecting
 //!     sys                                  the only unsafe; fd-relative system calls
@@ -14,10 +16,13 @@
 
 pub mod attr;
 pub mod cli;
+pub mod container;
 pub mod errno;
 pub mod fuse;
+pub mod image;
 pub mod layer;
 pub mod name;
+pub mod store;
 pub mod sys;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;

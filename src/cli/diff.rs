@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::args::DiffArgs;
-use super::below::{Below, Object};
 use super::output::{self, Exit, Failure, JsonPath, Outcome, escape};
 use super::overlap::shown;
 use super::{options, stack};
@@ -14,6 +13,7 @@ use crate::attr::{Attr, Kind};
 use crate::errno::{Error, Result};
 use crate::layer::walk::{Seen, Visit, walk};
 use crate::layer::{Entry, Layer};
+use crate::union::below::{Below, Object};
 
 /// One thing that an upper layer changes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 pub mod aliases;
 pub mod args;
-mod below;
 mod check;
 pub mod diff;
 mod doctor;

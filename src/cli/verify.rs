@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::below::{Below, Object};
 use super::output::escape;
 use crate::attr::Kind;
 use crate::errno::{Errno, Result};
 use crate::layer::walk::{Seen, Visit, walk};
 use crate::layer::{Entry, Layer};
+use crate::union::below::{Below, Object};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

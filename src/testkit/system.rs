@@ -74,8 +74,8 @@ impl SystemTarget {
         self.root = None;
     }
 
-    /// The whole tree, or what is wrong with it: a name is listed that is not there, or whose type or
-    /// inode number is another (overlayfs does both).
+    /// The whole tree, or what is wrong with it: a name is listed that is not there, or whose type
+    /// or inode number is another (overlayfs does both).
     pub fn try_tree(&mut self) -> std::result::Result<Vec<Seen>, String> {
         let mut out = Vec::new();
         let mut wrong = None;

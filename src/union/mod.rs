@@ -7,6 +7,7 @@
 
 mod acl;
 mod attr;
+pub mod below;
 mod copy_up;
 mod create;
 mod descend;

@@ -1,21 +1,21 @@
-//! What the layers below a layer show, for commands that compare one with the others.
+//! What the layers below a layer show, for those who compare one with the others.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::{NodeId, Options, Stack, Union};
 use crate::attr::Attr;
 use crate::errno::Result;
 use crate::layer::{Layer, Marks};
 use crate::name::Name;
-use crate::union::{NodeId, Options, Stack, Union};
 
 /// The union of some layers, without an upper one.
 #[derive(Debug)]
-pub(super) struct Below(Rc<Union>);
+pub struct Below(Rc<Union>);
 
 /// An object in it, forgotten on drop.
 #[derive(Debug)]
-pub(super) struct Object {
+pub struct Object {
     union: Rc<Union>,
     node: NodeId,
     /// Its attributes.
@@ -26,7 +26,7 @@ pub(super) struct Object {
 
 impl Below {
     /// The union of `lowers`; `None` if there are none.
-    pub(super) fn new(lowers: &[Arc<dyn Layer>]) -> Result<Option<Self>> {
+    pub fn new(lowers: &[Arc<dyn Layer>]) -> Result<Option<Self>> {
         if lowers.is_empty() {
             return Ok(None);
         }
@@ -35,7 +35,7 @@ impl Below {
     }
 
     /// Its root directory.
-    pub(super) fn root(&self) -> Result<Object> {
+    pub fn root(&self) -> Result<Object> {
         let node = self.0.root();
         let attr = self.0.getattr(node)?;
         Ok(Object { union: self.0.clone(), node, attr, path: Vec::new() })
@@ -47,7 +47,7 @@ impl Below {
     ///
     /// # Errors
     /// `EINVAL` for a redirect that no kernel writes: with `.`, `..` or empty components.
-    pub(super) fn under(
+    pub fn under(
         &self,
         dir: Option<&Object>,
         name: &[u8],
@@ -71,7 +71,7 @@ impl Below {
 
 impl Object {
     /// What is at `name` in this directory.
-    pub(super) fn lookup(&self, name: &[u8]) -> Result<Option<Self>> {
+    pub fn lookup(&self, name: &[u8]) -> Result<Option<Self>> {
         if self.attr.kind != crate::attr::Kind::Dir {
             return Ok(None);
         }
@@ -90,7 +90,7 @@ impl Object {
     }
 
     /// The extended attributes that a user sees, sorted.
-    pub(super) fn xattrs(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn xattrs(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut all = Vec::new();
         for name in self.union.listxattr(self.node)? {
             let value = self.union.getxattr(self.node, &name)?;

@@ -1,0 +1,41 @@
+//! Tar archives as image layers use them.
+
+use crate::attr::Time;
+
+/// One entry of an archive, its PAX and GNU extensions applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The path as the archive has it: any bytes but NUL, not yet judged.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub what: What,
+    /// Permission bits with setuid, setgid and sticky.
+    pub perm: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of the last change of the content.
+    pub mtime: Time,
+    /// Extended attributes, in the order of the archive; of two with one name the later counts.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The type of an entry, with what only that type has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A regular file of this size (for a sparse one: holes included).
+    File(u64),
+    /// A directory.
+    Dir,
+    /// A symbolic link to this target.
+    Symlink(Vec<u8>),
+    /// One more name of the entry with this path (as the archive has it).
+    HardLink(Vec<u8>),
+    /// A character device (`dev_t` as glibc encodes it).
+    Char(u64),
+    /// A block device.
+    Block(u64),
+    /// A FIFO.
+    Fifo,
+}

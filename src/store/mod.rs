@@ -1,0 +1,1 @@
+//! What is on our disk: images, the layers they share, and containers.
