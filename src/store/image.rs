@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{Lock, Store, db, lock};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::{ChainId, DiffId, Digest};
+use crate::image::reference::Reference;
 
 /// One image, with all that is needed to use it or to give it back.
 #[derive(Clone, Debug)]
@@ -15,8 +16,8 @@ pub struct Image {
     pub id: Digest,
     /// Its names, sorted. An image may have none.
     pub names: Vec<String>,
-    /// The manifest, byte for byte.
-    pub manifest: Vec<u8>,
+    /// The manifest that it came with, byte for byte, if its source had one.
+    pub manifest: Option<Vec<u8>>,
     /// The config, byte for byte.
     pub config: Vec<u8>,
     /// Its layers, lowest first.
@@ -118,7 +119,7 @@ impl Store {
         Ok(images)
     }
 
-    /// The image called so: by name, by name with `:latest` after it, or by its id or the beginning
+    /// The image called so: by a name in any spelling ([`Reference`]), or by its id or the beginning
     /// of that (four digits at least).
     ///
     /// # Errors
@@ -134,10 +135,10 @@ impl Store {
     /// # Errors
     /// `EINVAL` for what is no name.
     pub fn tag(&self, image: &str, name: &str) -> Result<()> {
-        validate_name(name)?;
+        let name: Reference = name.parse()?;
         let tx = self.db.write()?;
         let id = find(&tx, image)?;
-        set_name(&tx, name, &id)?;
+        set_name(&tx, &name, &id)?;
         db::commit(tx)
     }
 
@@ -150,7 +151,8 @@ impl Store {
         let tx = self.db.write()?;
         let id = find(&tx, image)?;
         let names = names(&tx, &id)?;
-        let by_name = names.iter().find(|name| *name == image || **name == latest(image));
+        let name = image.parse::<Reference>().map(|name| name.to_string()).unwrap_or_default();
+        let by_name = names.iter().find(|known| **known == name);
         let removed = match by_name {
             Some(name) if names.len() > 1 => {
                 tx.execute("DELETE FROM names WHERE name = ?1", [name]).map_err(db::error)?;
@@ -222,27 +224,11 @@ impl Store {
     }
 }
 
-/// What a name may be: like those of registries, but shorter than a path.
-pub(super) fn validate_name(name: &str) -> Result<()> {
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@+".contains(&byte);
-    if first && name.len() <= 255 && name.bytes().all(rest) {
-        return Ok(());
-    }
-    let shown = name.chars().take(80).collect::<String>();
-    let text = format!(
-        "'{}' is no name for an image: letters, digits and ._-/:@+ (a letter or digit first), 255 \
-         at most",
-        shown.escape_debug()
-    );
-    Err(Error::new(Errno::EINVAL, text))
-}
-
 /// Gives `name` to the image `id`, whoever had it.
-pub(super) fn set_name(tx: &Connection, name: &str, id: &str) -> Result<()> {
+pub(super) fn set_name(tx: &Connection, name: &Reference, id: &str) -> Result<()> {
     let sql = "INSERT INTO names (name, image) VALUES (?1, ?2)
                ON CONFLICT (name) DO UPDATE SET image = excluded.image";
-    tx.execute(sql, params![name, id]).map_err(db::error)?;
+    tx.execute(sql, params![name.to_string(), id]).map_err(db::error)?;
     Ok(())
 }
 
@@ -278,10 +264,10 @@ pub(super) fn delete(tx: &Connection, id: &str) -> Result<Removed> {
 /// The id (64 digits) of the image called so.
 pub(super) fn find(db: &Connection, image: &str) -> Result<String> {
     let named = "SELECT image FROM names WHERE name = ?1";
-    for name in [image, &latest(image)] {
-        if let Some(id) = column(db, named, name)?.pop() {
-            return Ok(id);
-        }
+    if let Ok(name) = image.parse::<Reference>()
+        && let Some(id) = column(db, named, &name.to_string())?.pop()
+    {
+        return Ok(id);
     }
     let digits = image.strip_prefix("sha256:").unwrap_or(image);
     let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
@@ -305,13 +291,9 @@ fn no_image(image: &str) -> Error {
     Error::new(Errno::ENOENT, format!("there is no image {} in the store", shown.escape_debug()))
 }
 
-fn latest(image: &str) -> String {
-    format!("{image}:latest")
-}
-
 /// The image with this id.
 pub(super) fn load(db: &Connection, id: &str) -> Result<Option<Image>> {
-    type Columns = (String, Vec<u8>, Vec<u8>, i64);
+    type Columns = (String, Option<Vec<u8>>, Vec<u8>, i64);
     let columns = |row: &Row<'_>| -> rusqlite::Result<Columns> {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
     };

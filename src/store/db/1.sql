@@ -11,7 +11,7 @@ CREATE INDEX layers_parent ON layers (parent);
 
 CREATE TABLE images (
     id       TEXT PRIMARY KEY,                  -- digest of the config
-    manifest BLOB NOT NULL,
+    manifest BLOB,                              -- null if its source had none (docker save)
     config   BLOB NOT NULL,
     top      TEXT REFERENCES layers (chain),    -- null for an image without layers
     imported INTEGER NOT NULL                   -- seconds since 1970
