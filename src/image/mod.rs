@@ -2,6 +2,10 @@
 //!
 //! ```text
 //!     digest         sha256, diffIDs, chainIDs
+//!     reference      the names of images
+//!     platform       what an image runs on
+//!     manifest       indexes and manifests; config: what to run
+//!     source         where images come from: layout, archive, docker save
 //!     tar            archives: entries out of hostile bytes, and the deterministic writer
 //! ```
 //!
@@ -9,5 +13,11 @@
 //! structure still is then. Nothing here decides where on our disk something lies: that is
 //! `store`'s.
 
+pub mod config;
 pub mod digest;
+mod layout;
+pub mod manifest;
+pub mod platform;
+pub mod reference;
+pub mod source;
 pub mod tar;

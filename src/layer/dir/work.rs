@@ -128,6 +128,17 @@ pub(super) fn sweep(staging: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
+/// Removes `name` in `dir`, which nobody else changes, with all it holds; never what is mounted in
+/// it (`EBUSY`). What is not there is no error.
+pub fn remove_tree(dir: &impl AsFd, name: &[u8]) -> Result<()> {
+    remove(dir.as_fd(), name)
+}
+
+/// The names in the directory that `dir` has open, `.` and `..` left out.
+pub fn names_in(dir: &impl AsFd) -> Result<Vec<Vec<u8>>> {
+    names(Object::dir(dir))
+}
+
 /// Removes `name` in `dir`, which nobody else changes, with all it holds. What is not there is no
 /// error.
 ///

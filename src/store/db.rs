@@ -1,0 +1,124 @@
+//! The database: SQLite, shared by every process that uses the store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::errno::{Context, Errno, Error, Result};
+
+/// What makes a store of version n into one of version n + 1. Released ones never change.
+const MIGRATIONS: &[&str] = &[include_str!("db/1.sql")];
+
+/// How long to wait for another process's transaction. The longest ones rename layers and wait for
+/// the disk.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Says in the file's header whose database it is ("plyf").
+const APPLICATION: i32 = 0x706c_7966;
+
+/// The open database.
+#[derive(Debug)]
+pub(super) struct Db(Connection);
+
+impl Db {
+    /// Opens or makes the database and brings it to this version.
+    pub(super) fn open(path: &Path, root: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Self(Connection::open_with_flags(path, flags).map_err(error)?);
+        db.0.busy_timeout(PATIENCE).map_err(error)?;
+        let version = db.version()?;
+        db.refuse_foreign(version, root)?;
+        db.0.pragma_update(None, "journal_mode", "wal").map_err(error)?;
+        db.0.pragma_update(None, "synchronous", "full").map_err(error)?;
+        db.0.pragma_update(None, "foreign_keys", true).map_err(error)?;
+        if usize::try_from(version) != Ok(MIGRATIONS.len()) {
+            db.migrate(root).context(|| "cannot bring the database to this version")?;
+        }
+        Ok(db)
+    }
+
+    fn version(&self) -> Result<i64> {
+        self.0.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(error)
+    }
+
+    fn refuse_foreign(&self, version: i64, root: &Path) -> Result<()> {
+        let known = MIGRATIONS.len();
+        if usize::try_from(version).is_ok_and(|version| version <= known) {
+            return Ok(());
+        }
+        let text = format!(
+            "the store at {} is of version {version}, and this plyfs knows versions up to \
+             {known}: use a newer plyfs, or another store with --root",
+            root.display()
+        );
+        Err(Error::new(Errno::EINVAL, text))
+    }
+
+    /// Runs the migrations that are missing, all or nothing. Another process may have done so.
+    fn migrate(&self, root: &Path) -> Result<()> {
+        let tx = self.write()?;
+        let version = self.version()?;
+        self.refuse_foreign(version, root)?;
+        for sql in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
+            tx.execute_batch(sql).map_err(error)?;
+        }
+        let version = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+        tx.pragma_update(None, "user_version", version).map_err(error)?;
+        tx.pragma_update(None, "application_id", APPLICATION).map_err(error)?;
+        commit(tx)
+    }
+
+    /// The connection, for reading.
+    pub(super) fn read(&self) -> &Connection {
+        &self.0
+    }
+
+    /// Begins a transaction that holds the store's write lock; rolled back unless [`commit`]ted.
+    pub(super) fn write(&self) -> Result<Transaction<'_>> {
+        Transaction::new_unchecked(&self.0, TransactionBehavior::Immediate).map_err(error)
+    }
+
+    /// What SQLite finds wrong with the file and with references between rows.
+    pub(super) fn faults(&self) -> Result<Vec<String>> {
+        let mut query = self.0.prepare("PRAGMA integrity_check(20)").map_err(error)?;
+        let texts = query.query_map([], |row| row.get::<_, String>(0)).map_err(error)?;
+        let mut faults = texts.collect::<rusqlite::Result<Vec<_>>>().map_err(error)?;
+        faults.retain(|text| text != "ok");
+        let mut query = self.0.prepare("PRAGMA foreign_key_check").map_err(error)?;
+        let rows = query
+            .query_map([], |row| {
+                let (table, other): (String, String) = (row.get(0)?, row.get(2)?);
+                Ok(format!("a row of {table} refers to a row of {other} that is not there"))
+            })
+            .map_err(error)?;
+        for row in rows {
+            faults.push(row.map_err(error)?);
+        }
+        Ok(faults)
+    }
+}
+
+/// Makes a transaction durable.
+pub(super) fn commit(tx: Transaction<'_>) -> Result<()> {
+    tx.commit().map_err(error)
+}
+
+/// SQLite's errors as the kernel counts them.
+#[allow(clippy::needless_pass_by_value, reason = "this is what map_err passes on")]
+pub(super) fn error(error: rusqlite::Error) -> Error {
+    let errno = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            let text = "the store's database has been in use by other processes for too long";
+            return Error::new(Errno::EBUSY, text);
+        }
+        Some(ErrorCode::DiskFull) => Errno::ENOSPC,
+        Some(ErrorCode::ReadOnly) => Errno::EROFS,
+        Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => Errno::EACCES,
+        Some(ErrorCode::OutOfMemory) => Errno::ENOMEM,
+        _ => Errno::EIO,
+    };
+    Error::new(errno, format!("database: {error}"))
+}

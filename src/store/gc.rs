@@ -1,0 +1,137 @@
+//! What nobody owns goes: after crashes, after removals.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::image::{column, digest};
+use super::layout::Layout;
+use super::{Lock, Store, container, db, lock, trash};
+use crate::errno::{Errno, Result};
+use crate::image::digest::ChainId;
+
+/// What a collection found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Containers that went with their last user.
+    pub containers: usize,
+    /// Layers that no image has.
+    pub layers: usize,
+    /// Directories that no row speaks of, left by a crash.
+    pub strays: usize,
+    /// What was deleted from the trash, all of the above included.
+    pub deleted: usize,
+}
+
+impl Store {
+    /// Removes what nobody owns: ephemeral containers whose process is gone, layers that no image
+    /// has, what interrupted imports and removals left, the trash. Whatever is in use stays for the
+    /// next time.
+    pub fn gc(&self) -> Result<Collected> {
+        let mut collected = Collected::default();
+        let tx = self.db.write()?;
+        let mut locks = Vec::new();
+        for container in self.containers()?.into_iter().filter(|found| found.ephemeral) {
+            match container.try_own() {
+                Ok(None) => continue,
+                Ok(Some(lock)) => locks.push(lock),
+                Err(error) if error.errno() == Errno::ENOENT => {}
+                Err(error) => return Err(error),
+            }
+            container::delete(&tx, container.id)?;
+            collected.containers += 1;
+        }
+        collected.layers = drop_layers(&tx, &self.layout, &mut locks)?;
+        db::commit(tx)?;
+        drop(locks);
+        // Only now, when the rows are gone for good, may the directories go.
+        let tx = self.db.write()?;
+        let strays = self.strays(&tx)?;
+        for stray in &strays {
+            trash::discard(&self.layout, &stray.path)?;
+        }
+        db::commit(tx)?;
+        drop(strays);
+        let trashed = trash::empty(&self.layout)?;
+        collected.deleted = trashed;
+        collected.strays = trashed.saturating_sub(collected.containers + collected.layers);
+        Ok(collected)
+    }
+
+    /// The directories that no row speaks of and nobody uses, each with its lock. For the holder of
+    /// the write lock.
+    pub(super) fn strays(&self, tx: &Connection) -> Result<Vec<Stray>> {
+        let mut strays = Vec::new();
+        let layers = column(tx, "SELECT chain FROM layers WHERE ?1", "1")?;
+        let containers = column(tx, "SELECT CAST(id AS TEXT) FROM containers WHERE ?1", "1")?;
+        let none = Vec::new();
+        let places = [
+            (self.layout.trees(), &layers),
+            (self.layout.snapshots(), &containers),
+            (self.layout.incoming(), &none),
+        ];
+        for (place, rows) in places {
+            for entry in std::fs::read_dir(place)? {
+                let entry = entry?;
+                if entry.file_name().to_str().is_some_and(|name| rows.iter().any(|r| r == name)) {
+                    continue;
+                }
+                // A reader of a layer, an import, or a mount that is just ending.
+                if let Some(lock) = unused(&entry.path())? {
+                    strays.push(Stray { path: entry.path(), _lock: lock });
+                }
+            }
+        }
+        Ok(strays)
+    }
+}
+
+/// A directory that no row speaks of.
+#[derive(Debug)]
+pub(super) struct Stray {
+    /// Where it is.
+    pub(super) path: std::path::PathBuf,
+    /// Nobody else uses it.
+    _lock: Lock,
+}
+
+/// The lock of a directory, if nobody else holds any on it or on the `lock` in it.
+fn unused(path: &Path) -> Result<Option<Lock>> {
+    let inner = path.join("lock");
+    // Nothing further can be told of what is no directory, or has no lock of its own.
+    if let Ok(None) = lock::try_lock(&inner, true, false) {
+        return Ok(None);
+    }
+    match lock::try_lock(path, true, false) {
+        Ok(found) => Ok(found.map(Lock::new)),
+        Err(error) if error.errno() == Errno::ENOENT => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes the rows of layers that neither an image nor another layer stands on and nobody reads,
+/// from the top downwards. Their locks go to `locks`.
+fn drop_layers(tx: &Connection, layout: &Layout, locks: &mut Vec<Lock>) -> Result<usize> {
+    let unused = "
+        SELECT chain FROM layers AS this
+        WHERE NOT EXISTS (SELECT 1 FROM layers WHERE parent = this.chain)
+        AND NOT EXISTS (SELECT 1 FROM images WHERE top = this.chain)
+        AND ?1";
+    let mut dropped = 0;
+    loop {
+        let before = dropped;
+        for chain in column(tx, unused, "1")? {
+            match lock::try_lock(&layout.tree(ChainId(digest(&chain)?)), true, false) {
+                Ok(None) => continue,
+                Ok(Some(held)) => locks.push(Lock::new(held)),
+                Err(error) if error.errno() == Errno::ENOENT => {}
+                Err(error) => return Err(error),
+            }
+            tx.execute("DELETE FROM layers WHERE chain = ?1", [&chain]).map_err(db::error)?;
+            dropped += 1;
+        }
+        if dropped == before {
+            return Ok(dropped);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What is in use: `flock` locks, which die with their process, whatever ends it.
+//!
+//! A lock belongs to the open file, so a child that inherits the descriptor by fork holds it too;
+//! nobody inherits it by exec.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno as Raw;
+
+use crate::errno::{Context, Result};
+
+/// What a container is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It is looked at or prepared: it must not go meanwhile. Any number at once.
+    Read,
+    /// It is mounted: one at a time.
+    Mount,
+}
+
+/// Something is in use for as long as this (or a copy of it in a child process) lives.
+#[derive(Debug)]
+#[must_use = "a lock that is dropped is released"]
+pub struct Lock {
+    /// Held, nothing more.
+    _held: OwnedFd,
+    /// The second file of a mounted container, which says who holds it.
+    note: Option<std::fs::File>,
+}
+
+impl Lock {
+    /// With nothing to say about the holder.
+    pub(super) fn new(held: OwnedFd) -> Self {
+        Self { _held: held, note: None }
+    }
+
+    /// With a file that says who the holder is.
+    pub(super) fn with_note(held: OwnedFd, note: OwnedFd) -> Self {
+        Self { _held: held, note: Some(std::fs::File::from(note)) }
+    }
+
+    /// Says who holds it, for the messages of those who are refused: `pid` (of this process if
+    /// `None`) and where the container is mounted. Without effect on a lock that is no mount's.
+    pub fn sign(&mut self, pid: Option<u32>, mountpoint: &Path) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        let Some(note) = &mut self.note else { return Ok(()) };
+        let pid = pid.unwrap_or_else(std::process::id);
+        let text = [format!("{pid}\n").as_bytes(), mountpoint.as_os_str().as_bytes()].concat();
+        note.seek(SeekFrom::Start(0)).context(|| "cannot say who uses the container")?;
+        note.set_len(0)?;
+        Ok(note.write_all(&text)?)
+    }
+}
+
+/// Takes a lock on the file or directory at `path`; `None` if others hold one that excludes it.
+pub(super) fn try_lock(path: &Path, exclusive: bool, make: bool) -> Result<Option<OwnedFd>> {
+    let fd = open(path, make)?;
+    let how = if exclusive {
+        FlockOperation::NonBlockingLockExclusive
+    } else {
+        FlockOperation::NonBlockingLockShared
+    };
+    match rustix::fs::flock(&fd, how) {
+        Ok(()) => Ok(Some(fd)),
+        Err(Raw::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno).context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Waits for a lock on the file or directory at `path`.
+pub(super) fn wait_lock(path: &Path, exclusive: bool) -> Result<OwnedFd> {
+    let fd = open(path, false)?;
+    let how = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
+    rustix::fs::flock(&fd, how).context(|| format!("cannot lock {}", path.display()))?;
+    Ok(fd)
+}
+
+fn open(path: &Path, make: bool) -> Result<OwnedFd> {
+    let flags = if make { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDONLY };
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o600))
+        .context(|| format!("cannot open {}", path.display()))
+}
+
+/// What [`Lock::sign`] wrote: process and mount point.
+pub(super) fn signature(path: &Path) -> Option<(u32, std::path::PathBuf)> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut text = Vec::new();
+    let file = std::fs::File::from(open(path, false).ok()?);
+    file.take(8192).read_to_end(&mut text).ok()?;
+    let end = text.iter().position(|&byte| byte == b'\n')?;
+    let mountpoint = text.split_off(end + 1);
+    let pid = std::str::from_utf8(text.get(..end)?).ok()?.parse().ok()?;
+    Some((pid, std::ffi::OsString::from_vec(mountpoint).into()))
+}
