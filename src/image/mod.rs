@@ -1,6 +1,7 @@
 //! Container images: from the bytes that other tools write to values and directories, and back.
 //!
 //! ```text
+//!     compression    gzip, zstd or none, told by the first bytes
 //!     digest         sha256, diffIDs, chainIDs
 //!     tar            archives: entries out of hostile bytes, and the deterministic writer
 //! ```
@@ -9,5 +10,6 @@
 //! structure still is then. Nothing here decides where on our disk something lies: that is
 //! `store`'s.
 
+pub mod compression;
 pub mod digest;
 pub mod tar;
