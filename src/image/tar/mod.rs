@@ -10,6 +10,8 @@
 mod header;
 mod pax;
 mod reader;
+#[cfg(test)]
+mod samples;
 mod sparse;
 
 pub use reader::{Limits, Reader, Tape};
