@@ -1,6 +1,7 @@
 //! Container images: from the bytes that other tools write to values and directories, and back.
 //!
 //! ```text
+//!     compression    gzip, zstd or none, told by the first bytes
 //!     digest         sha256, diffIDs, chainIDs
 //!     reference      the names of images
 //!     platform       what an image runs on
@@ -14,6 +15,7 @@
 //! `store`'s.
 
 pub mod config;
+pub mod compression;
 pub mod digest;
 mod layout;
 pub mod manifest;
