@@ -21,3 +21,6 @@ pub mod platform;
 pub mod reference;
 pub mod source;
 pub mod tar;
+
+#[cfg(test)]
+mod tests;
