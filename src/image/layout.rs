@@ -25,7 +25,7 @@ const MAX_LEAVES: usize = 10_000;
 const MAX_READ: u64 = 256 << 20;
 
 /// The file that makes a directory a layout.
-const MARKER: &str = "oci-layout";
+pub(super) const MARKER: &str = "oci-layout";
 
 /// The annotations that name an image: containerd's with the whole name comes first, since beside
 /// it the specification's holds only the tag.

@@ -1,11 +1,16 @@
 //! Container images: from the bytes that other tools write to values and directories, and back.
 //!
 //! ```text
+//!     compression    gzip, zstd or none, told by the first bytes
 //!     digest         sha256, diffIDs, chainIDs
 //!     reference      the names of images
 //!     platform       what an image runs on
 //!     manifest       indexes and manifests; config: what to run
-//!     source         where images come from: layout, archive, docker save
+//!     source         where images come from, and the bytes of their layers
+//!       layout       OCI: from index.json to the images of a platform
+//!       docker       what docker save writes
+//!       archive      either of them in a tar archive
+//!     export         images back into layouts and archives
 //!     tar            archives: entries out of hostile bytes, and the deterministic writer
 //! ```
 //!
@@ -13,8 +18,12 @@
 //! structure still is then. Nothing here decides where on our disk something lies: that is
 //! `store`'s.
 
+mod archive;
+pub mod compression;
 pub mod config;
 pub mod digest;
+mod docker;
+pub mod export;
 mod layout;
 pub mod manifest;
 pub mod platform;

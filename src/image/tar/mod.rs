@@ -1,6 +1,21 @@
 //! Tar archives as image layers use them.
+//!
+//! ```text
+//!     reader     entries and their data, and everything else, from a stream
+//!       header   the block that every entry has
+//!       pax      the records that may come before it
+//!       sparse   where the data of a file with holes belong
+//! ```
+
+mod header;
+mod pax;
+mod reader;
+mod sparse;
+
+pub use reader::{Limits, Reader, Tape};
 
 use crate::attr::Time;
+use crate::errno::{Errno, Error};
 
 /// One entry of an archive, its PAX and GNU extensions applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,4 +53,23 @@ pub enum What {
     Block(u64),
     /// A FIFO.
     Fifo,
+}
+
+/// A path or another piece of an archive, for people: escaped, and not too long.
+pub fn shown(bytes: &[u8]) -> String {
+    const MOST: usize = 300;
+    match bytes.get(..MOST) {
+        Some(start) if bytes.len() > MOST => format!("{}...", start.escape_ascii()),
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// The error for an entry that cannot be taken.
+fn refuse(path: &[u8], why: impl std::fmt::Display) -> Error {
+    Error::new(Errno::EINVAL, format!("tar entry '{}': {why}", shown(path)))
+}
+
+/// The error for bytes that belong to no entry.
+fn broken(at: u64, why: &str) -> Error {
+    Error::new(Errno::EINVAL, format!("tar archive, byte {at}: {why}"))
 }
