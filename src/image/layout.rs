@@ -25,7 +25,7 @@ const MAX_LEAVES: usize = 10_000;
 const MAX_READ: u64 = 256 << 20;
 
 /// The file that makes a directory a layout.
-const MARKER: &str = "oci-layout";
+pub(super) const MARKER: &str = "oci-layout";
 
 /// The annotations that name an image: containerd's with the whole name comes first, since beside
 /// it the specification's holds only the tag.
@@ -73,15 +73,7 @@ impl Files for Directory {
 
 /// The images of a layout for this platform.
 pub(super) fn images(files: &dyn Files, platform: &Platform) -> Result<Vec<SourceImage>> {
-    let walk = Walk { files, platform, left: Cell::new(MAX_READ) };
-    walk.check_version()?;
-    let index = walk.file("index.json", MAX_MANIFEST)?;
-    let index = Index::parse(&index).context(|| "index.json")?;
-    let mut outcome = Outcome::default();
-    for (descriptor, names) in named(index.manifests) {
-        walk.entry(&descriptor, names, &mut outcome)?;
-    }
-    outcome.finish(platform)
+    Walk { files, platform, left: Cell::new(MAX_READ) }.images()
 }
 
 /// The entries of an index with all their names: several names are several entries of one digest.
@@ -144,6 +136,17 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    fn images(&self) -> Result<Vec<SourceImage>> {
+        self.check_version()?;
+        let index = self.file("index.json", MAX_MANIFEST)?;
+        let index = Index::parse(&index).context(|| "index.json")?;
+        let mut outcome = Outcome::default();
+        for (descriptor, names) in named(index.manifests) {
+            self.entry(&descriptor, names, &mut outcome)?;
+        }
+        outcome.finish(self.platform)
+    }
+
     fn check_version(&self) -> Result<()> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -161,7 +164,7 @@ impl Walk<'_> {
     /// Takes what is to be read off what may be read.
     fn spend(&self, bytes: u64, what: &str) -> Result<()> {
         let left = self.left.get().checked_sub(bytes).ok_or_else(|| {
-            let why = format!("{what}: more than {MAX_READ} bytes of indexes and manifests");
+            let why = format!("{what}: too many bytes of indexes and manifests");
             Error::new(Errno::EINVAL, why)
         })?;
         self.left.set(left);

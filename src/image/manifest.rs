@@ -106,7 +106,8 @@ pub struct Index {
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     schema_version: u32,
-    media_type: String,
+    /// What it says to be; the image specification's manifest if it does not say.
+    pub media_type: String,
     /// The image's config.
     pub config: Descriptor,
     /// Its layers, lowest first.
@@ -131,6 +132,8 @@ pub enum Document {
 struct Raw {
     #[serde(default)]
     schema_version: Option<u64>,
+    #[serde(default)]
+    media_type: Option<String>,
     #[serde(default)]
     manifests: Option<Vec<Descriptor>>,
     #[serde(default)]
@@ -229,8 +232,10 @@ impl Document {
                     let n = layers.len();
                     return Err(wrong(format!("{n} layers, more than {MAX_LAYERS}")));
                 }
+                let new = Manifest::new(config, layers);
+                let media_type = raw.media_type.unwrap_or(new.media_type);
                 let annotations = raw.annotations;
-                Ok(Self::Manifest(Manifest { annotations, ..Manifest::new(config, layers) }))
+                Ok(Self::Manifest(Manifest { media_type, annotations, ..new }))
             }
             (Some(_), _, _) => Err(wrong("an index and a manifest at once")),
             _ => Err(wrong("neither an index nor a manifest")),

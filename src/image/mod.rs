@@ -6,7 +6,11 @@
 //!     reference      the names of images
 //!     platform       what an image runs on
 //!     manifest       indexes and manifests; config: what to run
-//!     source         where images come from: layout, archive, docker save
+//!     source         where images come from, and the bytes of their layers
+//!       layout       OCI: from index.json to the images of a platform
+//!       docker       what docker save writes
+//!       archive      either of them in a tar archive
+//!     export         images back into layouts and archives
 //!     tar            archives: entries out of hostile bytes, and the deterministic writer
 //! ```
 //!
@@ -16,10 +20,16 @@
 
 pub mod config;
 pub mod compression;
+mod archive;
 pub mod digest;
+mod docker;
+pub mod export;
 mod layout;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
 pub mod source;
 pub mod tar;
+
+#[cfg(test)]
+mod tests;

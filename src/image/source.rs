@@ -18,9 +18,11 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
+use super::archive::Archive;
 use super::digest::{DiffId, Digest, Hashing};
-use super::layout;
 use super::platform::Platform;
+use super::reference::Reference;
+use super::{docker, layout};
 use crate::errno::{Context as _, Errno, Error, Result};
 
 /// Something that holds images.
@@ -49,7 +51,7 @@ pub struct SourceImage {
     /// What the source calls it, unjudged; perhaps nothing, perhaps only a tag
     /// ([`super::reference::Reference::from_source`]).
     pub names: Vec<String>,
-    /// The manifest, verbatim. `None` where there is none: `docker save` of old.
+    /// The manifest, verbatim. `None` where there is none: `docker save` before version 25.
     pub manifest: Option<Vec<u8>>,
     /// The config, verbatim.
     pub config: Vec<u8>,
@@ -92,15 +94,15 @@ pub fn open(path: &Path, scratch: &Path) -> Result<Box<dyn Source>> {
     let files: Box<dyn Files> = if kind == FileType::Directory {
         Box::new(layout::Directory::new(fd))
     } else {
-        let _ = scratch;
-        return Err(Error::new(Errno::EINVAL, format!("{shown}: no directory")));
+        Box::new(Archive::open(fd, scratch).context(|| &shown)?)
     };
-    if files.open("oci-layout")?.is_none() && files.open("manifest.json")?.is_none() {
-        let why =
-            "neither an OCI layout (it has no oci-layout) nor docker save's (no manifest.json)";
+    let has = |name| files.open(name).map(|found| found.is_some()).context(|| &shown);
+    let (oci, docker) = (has(layout::MARKER)?, has(docker::LIST)?);
+    if !oci && !docker {
+        let why = "neither an OCI layout (no oci-layout) nor docker save's (no manifest.json)";
         return Err(Error::new(Errno::EINVAL, format!("{shown}: {why}")));
     }
-    Ok(Box::new(Opened { shown, files }))
+    Ok(Box::new(Opened { shown, files, oci, docker }))
 }
 
 /// The files of a layout, by name: the part that differs between a directory and an archive.
@@ -141,11 +143,47 @@ impl Blob {
 struct Opened {
     shown: String,
     files: Box<dyn Files>,
+    /// Whether it is a layout, and whether it is docker save's: since version 25 it is both.
+    oci: bool,
+    docker: bool,
+}
+
+impl Opened {
+    /// The images as the layout has them, or, of a docker that wrote one without layers into it
+    /// (25.0's candidates), as its own list has them. Docker's list may know more names.
+    fn both(&self, platform: &Platform) -> Result<Vec<SourceImage>> {
+        let files = self.files.as_ref();
+        let mut images = match layout::images(files, platform) {
+            Ok(images) => images,
+            Err(error) if error.errno() == Errno::EINVAL => {
+                return docker::images(files).map_err(|_| error);
+            }
+            Err(error) => return Err(error),
+        };
+        // In a layout docker's list is an extra, which need not be one.
+        for other in docker::images(files).unwrap_or_default() {
+            for image in images.iter_mut().filter(|i| i.config_digest == other.config_digest) {
+                let known: Vec<Option<Reference>> =
+                    image.names.iter().map(|name| name.parse().ok()).collect();
+                let new = other.names.iter().filter(|name| {
+                    let name = name.parse().ok();
+                    name.is_some() && !known.contains(&name)
+                });
+                image.names.extend(new.cloned());
+            }
+        }
+        Ok(images)
+    }
 }
 
 impl Source for Opened {
     fn images(&self, platform: &Platform) -> Result<Vec<SourceImage>> {
-        layout::images(self.files.as_ref(), platform).context(|| &self.shown)
+        let found = match (self.oci, self.docker) {
+            (true, true) => self.both(platform),
+            (true, false) => layout::images(self.files.as_ref(), platform),
+            (false, _) => docker::images(self.files.as_ref()),
+        };
+        found.context(|| &self.shown)
     }
 
     fn layer(&self, layer: &SourceLayer) -> Result<Box<dyn Read + Send>> {

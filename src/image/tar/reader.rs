@@ -185,6 +185,13 @@ impl<R: Read> Reader<R> {
         Ok(Some((offset, got)))
     }
 
+    /// Where in the stream the data of the present entry lie, if they are in one piece and nobody
+    /// has read of them: the first byte's offset, and their number. `None` for a sparse file.
+    pub fn span(&self) -> Option<(u64, u64)> {
+        let whole = self.piece == Piece { offset: 0, len: self.left };
+        (whole && self.more.len() == 0).then_some((self.at, self.left))
+    }
+
     /// Reads to the end of the stream, and gives it back. What is left of the archive goes to the
     /// tape without being looked at.
     ///
