@@ -3,6 +3,8 @@
 //! ```text
 //!     digest         sha256, diffIDs, chainIDs
 //!     tar            archives: entries out of hostile bytes, and the deterministic writer
+//!     unpack         a layer's archive as a directory in overlay format
+//!     recipe         and that directory as the same archive again
 //! ```
 //!
 //! Everything that comes from an archive is hostile until its digest was verified, and its
@@ -10,4 +12,6 @@
 //! `store`'s.
 
 pub mod digest;
+pub mod recipe;
 pub mod tar;
+pub mod unpack;
