@@ -12,6 +12,8 @@
 //!       archive      either of them in a tar archive
 //!     export         images back into layouts and archives
 //!     tar            archives: entries out of hostile bytes, and the deterministic writer
+//!     unpack         a layer's archive as a directory in overlay format
+//!     recipe         and that directory as the same archive again
 //! ```
 //!
 //! Everything that comes from an archive is hostile until its digest was verified, and its
@@ -33,3 +35,5 @@ pub mod tar;
 
 #[cfg(test)]
 mod tests;
+pub mod recipe;
+pub mod unpack;

@@ -20,8 +20,10 @@
     reason = "this is test code: a surprise must stop the test"
 )]
 
+pub mod archive;
 pub mod hook;
 pub mod in_memory;
+pub mod listing;
 pub mod model;
 pub mod op;
 pub mod place;
