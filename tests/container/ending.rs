@@ -52,7 +52,10 @@ fn a_command_that_cannot_be_started_is_told_from_one_that_is_missing() {
     ] {
         let status = status(&stand.spec(&[name]));
         assert_eq!(status.code(), expected, "{name}: {status:?}");
-        assert!(matches!(&status, Status::NotStarted(why) if why.to_string() == text), "{status:?}");
+        assert!(
+            matches!(&status, Status::NotStarted(why) if why.to_string() == text),
+            "{status:?}"
+        );
     }
 }
 

@@ -30,7 +30,8 @@ fn links_out_of_the_root_stay_inside() {
     fs::write(outside.join("resolv.conf"), "outside\n").unwrap();
     let (before, mounts) = (listing(&outside), stand::mounts());
     fs::remove_dir_all(stand.root().join("etc")).unwrap();
-    for target in [outside.to_str().unwrap(), "../../../../../../../../tmp", "/proc/self/root/tmp"] {
+    for target in [outside.to_str().unwrap(), "../../../../../../../../tmp", "/proc/self/root/tmp"]
+    {
         symlink(target, stand.root().join("etc")).unwrap();
         let mut spec = stand.script("cat /etc/passwd /mnt/x 2>/dev/null; touch /mnt/y; true");
         spec.user = Some("ann".to_owned());
@@ -59,7 +60,8 @@ fn links_out_of_the_root_stay_inside() {
 
 #[test]
 fn links_where_pseudo_filesystems_belong_are_refused() {
-    for (name, target) in [("proc", "../../.."), ("sys", "/tmp"), ("dev", "/"), ("dev", "nothing")] {
+    for (name, target) in [("proc", "../../.."), ("sys", "/tmp"), ("dev", "/"), ("dev", "nothing")]
+    {
         let stand = Stand::new();
         let (before, mounts) = (listing(Path::new("/dev")), stand::mounts());
         symlink(target, stand.root().join(name)).unwrap();
@@ -81,7 +83,7 @@ fn odd_files_where_users_are_looked_up_are_refused() {
     let passwd = stand.root().join("etc/passwd");
     let mut spec = stand.script("true");
     spec.user = Some("ann".to_owned());
-    let mut refused = |why: &str| {
+    let refused = |why: &str| {
         let error = container::run(&spec).unwrap_err().to_string();
         assert_eq!(error, format!("user 'ann': {why}"));
         fs::remove_file(&passwd).unwrap();
@@ -111,8 +113,7 @@ fn binds_to_the_root_itself_are_refused() {
     symlink("../../..", stand.root().join("up")).unwrap();
     let mut spec = stand.script("true");
     for place in ["/", "/up", "/proc/x", "/tmp/../sys", "/.."] {
-        spec.binds =
-            vec![Bind { host: "/tmp".into(), container: place.into(), read_only: false }];
+        spec.binds = vec![Bind { host: "/tmp".into(), container: place.into(), read_only: false }];
         let error = container::run(&spec).unwrap_err();
         assert_eq!(error.errno(), plyfs::errno::Errno::EINVAL, "{place}: {error}");
     }

@@ -27,7 +27,8 @@ fn processes_name_and_mounts_are_its_own() {
     assert!(lines[4].parse::<u32>().unwrap() < 40, "the host's mounts are still there: {said}");
     assert_eq!(&lines[5..], ["bin", "dev", "etc", "proc", "root", "sys", "tmp"]);
     assert_eq!(rustix::system::uname().nodename(), host.as_c_str());
-    for (name, other) in [("pid", true), ("mnt", true), ("uts", true), ("ipc", true), ("net", false)]
+    for (name, other) in
+        [("pid", true), ("mnt", true), ("uts", true), ("ipc", true), ("net", false)]
     {
         let (_, inside) = stand.output_of(&format!("readlink /proc/self/ns/{name}"));
         let outside = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
@@ -62,8 +63,20 @@ fn devices_work_and_no_others_can_be_made() {
     let (code, said) = stand.output_of(script);
     let lines: Vec<_> = said.lines().map(str::trim).collect();
     let expected = [
-        "00 00 00 00", "4", "full", "pts/ptmx", "/proc/self/fd", "/proc/self/fd/1", "x", "1777",
-        "666", "666", "refused", "refused", "refused", "refused",
+        "00 00 00 00",
+        "4",
+        "full",
+        "pts/ptmx",
+        "/proc/self/fd",
+        "/proc/self/fd/1",
+        "x",
+        "1777",
+        "666",
+        "666",
+        "refused",
+        "refused",
+        "refused",
+        "refused",
     ];
     assert_eq!((code, lines.as_slice()), (0, expected.as_slice()));
 }
@@ -97,7 +110,10 @@ fn capabilities_are_those_of_docker() {
     assert_eq!(stand.output_of(script).1, root);
     let (_, init) = stand.output_of("grep Cap /proc/1/status");
     assert!(root.starts_with(&init), "process 1 has more than its command: {init}");
-    let user = root.replace("Prm:\t00000000a80425fb\nCapEff:\t00000000a80425fb", "Prm:\t0000000000000000\nCapEff:\t0000000000000000");
+    let user = root.replace(
+        "Prm:\t00000000a80425fb\nCapEff:\t00000000a80425fb",
+        "Prm:\t0000000000000000\nCapEff:\t0000000000000000",
+    );
     let (_, said) = stand.output_with(script, |spec| spec.user = Some("ann".to_owned()));
     assert_eq!(said, user);
 }
@@ -119,10 +135,7 @@ fn user_groups_home_and_umask() {
     let mut spec = stand.script("true");
     spec.user = Some("nobody-knows".to_owned());
     let error = plyfs::container::run(&spec).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "user 'nobody-knows': no such user in the image's /etc/passwd"
-    );
+    assert_eq!(error.to_string(), "user 'nobody-knows': no such user in the image's /etc/passwd");
 }
 
 #[test]

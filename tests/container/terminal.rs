@@ -62,7 +62,7 @@ fn talk(helper: &Command, before: &[&str], dialogue: &str) -> (Option<i32>, Stri
 fn a_shell_on_a_terminal_has_job_control() {
     let stand = Stand::new();
     let helper = stand::process(&stand.spec(&["sh", "-i"]));
-    let dialogue = r#"[
+    let dialogue = r##"[
         (b"# ", b"sleep 876505\n"),
         (b"sleep 876505", b"\x1a"),
         (b"Stopped", b"echo $((6*7)) is; jobs\n"),
@@ -71,7 +71,7 @@ fn a_shell_on_a_terminal_has_job_control() {
         (b"# ", b"tty; cat\n"),
         (b"/dev/console", b"typed\n\x04"),
         (b"typed\r\ntyped", b"exit 9\n"),
-    ]"#;
+    ]"##;
     let (code, screen, wrong) = talk(&helper, &[], dialogue);
     assert_eq!(code, Some(9), "{screen}\n{wrong}");
     assert!(!screen.contains("can't access tty"), "{screen}");
