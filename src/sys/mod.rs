@@ -7,10 +7,15 @@ pub mod daemon;
 pub mod fuse_mount;
 pub mod handle;
 pub mod limits;
+pub mod mount_tree;
 pub mod mountinfo;
+pub mod namespace;
 pub mod object;
+pub mod pid1;
 pub mod process;
+pub mod relay;
 pub mod signal;
+pub mod terminal;
 pub mod xattr;
 
 use crate::errno::{Errno, Result};
