@@ -20,20 +20,20 @@
 //! structure still is then. Nothing here decides where on our disk something lies: that is
 //! `store`'s.
 
-pub mod config;
-pub mod compression;
 mod archive;
+pub mod compression;
+pub mod config;
 pub mod digest;
 mod docker;
 pub mod export;
 mod layout;
 pub mod manifest;
 pub mod platform;
+pub mod recipe;
 pub mod reference;
 pub mod source;
 pub mod tar;
+pub mod unpack;
 
 #[cfg(test)]
 mod tests;
-pub mod recipe;
-pub mod unpack;
