@@ -126,7 +126,7 @@ fn a_pipeline_keeps_its_terminal() {
     let line = words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
     let dialogue = format!(
         r##"[
-        (b"# ", b"{line} | {{ sleep 0.5; read typed </dev/tty; echo got $typed; cat >/dev/null; }}\n"),
+        (b"# ", b"{line} | {{ sleep 0.5; read x </dev/tty; echo got $x; cat >/dev/null; }}\n"),
         (b"cat >/dev/null", b"words\n"),
         (b"got words", b"exit 0\n"),
     ]"##
