@@ -5,6 +5,9 @@
 //!     db             the database: what exists, and how its tables came to be
 //!     lock           what is in use: locks that die with their process
 //!     image          names and images: list, resolve, tag, remove
+//!     import         a source's blobs to layers and an image
+//!     incoming       layers on their way in, and the step that makes them part of the store
+//!     export         layers' tars again, for who writes images
 //!     container      writable directories over images
 //!     trash, gc      what goes is renamed first and deleted later; what nobody owns goes
 //!     check          whether all of it is what it says it is
@@ -19,19 +22,25 @@
 //! Several processes use one store at once. A handle is opened after a fork, never carried across
 //! one; [`Lock`]s may be carried.
 
+mod check;
 mod container;
 mod db;
+mod export;
 mod gc;
 mod image;
+mod import;
+mod incoming;
 pub mod layout;
 mod lock;
 mod trash;
 
 use std::path::{Path, PathBuf};
 
+pub use self::check::{CheckOptions, Finding, Remedy, Report};
 pub use self::container::{Container, Mountable, NewContainer};
 pub use self::gc::Collected;
 pub use self::image::{Image, ImageInfo, LayerInfo, Removed};
+pub use self::import::{Event, ImportOptions, Imported};
 use self::layout::Layout;
 pub use self::lock::{Lock, Use};
 use crate::errno::{Context, Errno, Error, Result};

@@ -1,0 +1,160 @@
+//! Layers on their way in: a directory of one process, and the step that makes them part of the
+//! store.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+
+use super::image::set_name;
+use super::layout::sync_dir;
+use super::{Store, db, fresh_name, lock, now, trash};
+use crate::errno::{Context, Errno, Error, Result};
+use crate::image::digest::{ChainId, DiffId, Digest};
+use crate::image::reference::Reference;
+use crate::layer::Layer as _;
+use crate::layer::dir::{DirLayer, remove_tree};
+
+/// A directory in incoming/ that goes with its owner, by its drop or by the next collection.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    path: PathBuf,
+    /// Its lock.
+    held: Option<OwnedFd>,
+}
+
+/// A layer that lies ready in an [`Incoming`].
+#[derive(Debug)]
+pub(super) struct NewLayer {
+    /// The directory that holds it.
+    pub(super) dir: PathBuf,
+    /// It and all below it.
+    pub(super) chain: ChainId,
+    /// All below it.
+    pub(super) parent: Option<ChainId>,
+    /// The digest of its tar.
+    pub(super) diff: DiffId,
+    /// The bytes of its tar.
+    pub(super) size: u64,
+}
+
+/// An image to be entered.
+#[derive(Debug)]
+pub(super) struct NewImage<'a> {
+    /// The digest of the config.
+    pub(super) id: Digest,
+    /// The manifest, if there is one.
+    pub(super) manifest: Option<&'a [u8]>,
+    /// The config.
+    pub(super) config: &'a [u8],
+    /// The chain of all its layers.
+    pub(super) top: Option<ChainId>,
+    /// The names it shall have, whoever has them now.
+    pub(super) names: &'a [Reference],
+}
+
+impl Incoming {
+    /// Makes a subdirectory.
+    pub(super) fn make(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .context(|| format!("cannot make {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Removes a subdirectory, with all that it holds.
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        match &self.held {
+            Some(dir) => remove_tree(dir, name.as_bytes()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let name = self.path.file_name().unwrap_or_default();
+        let removed = rustix::fs::openat(CWD, parent, flags, Mode::empty())
+            .map_err(Error::from)
+            .and_then(|dir| remove_tree(&dir, name.as_encoded_bytes()));
+        if let Err(error) = removed {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "cannot clean up; the next gc will");
+        }
+    }
+}
+
+impl Store {
+    /// A directory for what shall become layers.
+    pub(super) fn incoming(&self) -> Result<Incoming> {
+        let path = self.layout.incoming().join(fresh_name());
+        // A collection looks for unlocked directories under the same lock.
+        let _alone = self.db.write()?;
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .context(|| format!("cannot make {}", path.display()))?;
+        let mut incoming = Incoming { path, held: None };
+        incoming.held = lock::try_lock(&incoming.path, true, false)?;
+        Ok(incoming)
+    }
+
+    /// Makes layers and an image part of the store, all or nothing. The layers come lowest first;
+    /// those below them are held. What another process has entered meanwhile is left as it is.
+    pub(super) fn enter(&self, layers: &[NewLayer], image: &NewImage<'_>) -> Result<()> {
+        if let Some(layer) = layers.first() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dir = rustix::fs::openat(CWD, &layer.dir, flags, Mode::empty())?;
+            rustix::fs::syncfs(&dir).context(|| "cannot write the layers to disk")?;
+        }
+        let tx = self.db.write()?;
+        for layer in layers {
+            self.place(&tx, layer).context(|| format!("layer {}", layer.diff))?;
+        }
+        if !layers.is_empty() {
+            sync_dir(&self.layout.trees())?;
+        }
+        let sql = "INSERT INTO images (id, manifest, config, top, imported)
+                   VALUES (?1, ?2, ?3, ?4, ?5)
+                   ON CONFLICT (id) DO UPDATE SET manifest = coalesce(manifest, excluded.manifest)";
+        let (id, top) = (image.id.hex(), image.top.map(|top| top.0.hex()));
+        tx.execute(sql, params![id, image.manifest, image.config, top, now()])
+            .map_err(db::error)?;
+        for name in image.names {
+            set_name(&tx, name, &id)?;
+        }
+        db::commit(tx)
+    }
+
+    /// Moves a layer to its place and enters its row.
+    fn place(&self, tx: &Connection, layer: &NewLayer) -> Result<()> {
+        let chain = layer.chain.0.hex();
+        let sql = "SELECT damaged FROM layers WHERE chain = ?1";
+        let known: Option<bool> =
+            tx.query_row(sql, [&chain], |row| row.get(0)).optional().map_err(db::error)?;
+        let to = self.layout.tree(layer.chain);
+        if known == Some(false) && to.join("root").is_dir() {
+            return Ok(());
+        }
+        let opaque = DirLayer::open(&layer.dir.join("root"))?.root_entry()?.1.opaque;
+        // A damaged layer's tree, or what a crash left.
+        trash::discard(&self.layout, &to)?;
+        rustix::fs::renameat_with(CWD, &layer.dir, CWD, &to, RenameFlags::NOREPLACE)
+            .context(|| format!("cannot move it to {}", to.display()))?;
+        let size = i64::try_from(layer.size).map_err(|_| Errno::EFBIG)?;
+        let parent = layer.parent.map(|parent| parent.0.hex());
+        let sql = "INSERT INTO layers (chain, parent, diff, size, opaque)
+                   VALUES (?1, ?2, ?3, ?4, ?5)
+                   ON CONFLICT (chain) DO UPDATE SET damaged = 0, size = excluded.size,
+                   opaque = excluded.opaque";
+        tx.execute(sql, params![chain, parent, layer.diff.hex(), size, opaque])
+            .map_err(db::error)?;
+        Ok(())
+    }
+}
