@@ -104,3 +104,25 @@ fn a_source_may_say_a_tag_only() {
     assert_eq!(read("12", ""), "12:latest");
     assert!(Reference::from_source("12", "Not a name").is_err());
 }
+
+#[test]
+fn a_file_has_a_stem() {
+    let long = "x-".repeat(300);
+    for (path, name) in [
+        ("debian.oci.tar", "debian"),
+        ("/a/b/Debian_12..slim.tar.gz", "debian-12-slim"),
+        ("./layout/", "layout"),
+        ("x.tgz", "x"),
+        (".oci.tar", ""),
+        ("/", ""),
+        ("..", ""),
+        ("-", ""),
+        ("/dev/stdin", "stdin"),
+        ("caf\u{e9} (1).tar", "caf-1"),
+    ] {
+        assert_eq!(stem(Path::new(path)), name, "{path}");
+    }
+    for path in ["debian.oci.tar", "Debian_12..slim.tar.gz", long.as_str()] {
+        assert!(Reference::from_source("latest", &stem(Path::new(path))).is_ok(), "{path}");
+    }
+}
