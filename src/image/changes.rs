@@ -213,15 +213,19 @@ fn pieces_between(data: &dyn Data, size: u64, hole: u64) -> Result<Vec<Piece>> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut at = 0;
     while at < size && pieces.len() <= PIECES {
-        let start = match data.seek(at, Seek::Data) {
-            Ok(start) => start / ALIGN * ALIGN,
+        let first = match data.seek(at, Seek::Data) {
+            Ok(first) => first,
             Err(error) if error.errno() == Errno::ENXIO => break,
             Err(error) => return Err(error),
         };
-        let end = data.seek(start.max(at), Seek::Hole)?.next_multiple_of(ALIGN).min(size);
-        if end <= at {
+        let end = data.seek(first, Seek::Hole)?;
+        if first >= size {
             break;
         }
+        if end <= first {
+            return Err(Error::new(Errno::EIO, "its holes changed while it was read"));
+        }
+        let (start, end) = (first / ALIGN * ALIGN, end.next_multiple_of(ALIGN).min(size));
         match pieces.last_mut() {
             Some(last) if start < (last.offset + last.len).saturating_add(hole) => {
                 last.len = end - last.offset;

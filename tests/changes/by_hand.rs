@@ -218,7 +218,7 @@ fn sockets_are_left_out_and_counted() {
         union.forget(made.node, 1);
     }
     let (layer, stats) = stand.layer().unwrap();
-    assert!(listing(&layer).ends_with(".wh.s\n") && !listing(&layer).contains('t'));
+    assert_eq!(listing(&layer).trim_start_matches("./\n"), ".wh.s\n");
     assert_eq!((stats.sockets, stats.whiteouts), (2, 1));
     union.unmount();
 }
@@ -240,11 +240,6 @@ fn holes_stay_holes() {
     make("end", (10 << 20) + 5, &[0, 3 << 20, (10 << 20) + 1]);
     make("middle", 1 << 40, &[1 << 39]);
     make("short", 60 << 10, &[0]);
-    make("many", 80_000 << 17, &[]);
-    let many = fs::OpenOptions::new().write(true).open(stand.at("upper/many")).unwrap();
-    for n in 0..25_000_u64 {
-        many.write_all_at(b"x", n << 17).unwrap();
-    }
     let (layer, stats) = stand.layer().unwrap();
     let mut reader = Reader::new(layer.as_slice(), Limits::default());
     let mut found = BTreeMap::new();
@@ -266,9 +261,6 @@ fn holes_stay_holes() {
     assert!(found["end"].1 <= 12288);
     assert_eq!((pieces("middle"), found["middle"].1), (vec![1 << 39], 4096));
     assert_eq!(found["short"].1, 60 << 10);
-    // Too many pieces for the map that readers take: some holes are filled.
-    assert!(found["many"].1 > 25_000 << 12);
-    assert_eq!(found["many"].0, What::File(80_000 << 17));
     assert_eq!(stats.bytes, found.values().map(|(_, stored, _)| stored).sum::<u64>());
 }
 

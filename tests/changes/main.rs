@@ -257,12 +257,17 @@ fn entries(layer: &[u8]) -> Vec<(Entry, Vec<u8>)> {
     all
 }
 
+fn is_whiteout(path: &[u8]) -> bool {
+    path.rsplit(|&byte| byte == b'/').next().unwrap().starts_with(b".wh.")
+}
+
 /// The paths and types in an archive, one a line.
 fn listing(layer: &[u8]) -> String {
     let line = |(entry, _): &(Entry, Vec<u8>)| {
         let what = match &entry.what {
             What::HardLink(to) => format!(" = {}", to.escape_ascii()),
             What::Symlink(to) => format!(" -> {}", to.escape_ascii()),
+            What::File(_) if is_whiteout(&entry.path) => String::new(),
             What::File(size) => format!(" {size}"),
             What::Char(rdev) => format!(" c{rdev:#x}"),
             What::Block(_) => " block".to_owned(),

@@ -252,7 +252,8 @@ impl Plan {
         match at_upper {
             Lookup::Found(entry) => {
                 let held = Rc::new(Held::new(self.upper.clone(), entry.id));
-                return self.found(dir, bytes, (held, entry.attr, entry.marks), base);
+                let marks = marks_of(&held, &entry.attr, entry.marks)?;
+                return self.found(dir, bytes, (held, entry.attr, marks), base);
             }
             Lookup::Whiteout(_) => {}
             Lookup::Absent => {
@@ -365,9 +366,10 @@ impl Plan {
             return Ok(None);
         };
         let held = Rc::new(Held::new(index.clone(), entry.id));
-        refuse_unknown(&entry.marks)?;
+        let marks = marks_of(&held, &entry.attr, entry.marks)?;
+        refuse_unknown(&marks)?;
         // What it is a copy of has the data that it lacks.
-        let data = entry.marks.metacopy.then(|| object.clone());
+        let data = marks.metacopy.then(|| object.clone());
         Ok(Some(Source::Upper(held, entry.attr, data)))
     }
 
@@ -386,11 +388,12 @@ impl Plan {
             let Lookup::Found(entry) = index.lookup(index.root(), name.as_name())? else {
                 continue;
             };
-            drop(Held::new(index.clone(), entry.id));
-            if entry.attr.kind == Kind::Dir {
+            let held = Held::new(index.clone(), entry.id);
+            let attr = &entry.attr;
+            if attr.kind == Kind::Dir {
                 continue;
             }
-            let (attr, marks) = (&entry.attr, &entry.marks);
+            let marks = marks_of(&held, attr, entry.marks)?;
             let all = marks.nlink.and_then(|nlink| {
                 let base = match nlink.base {
                     NlinkBase::Upper => Some(attr.nlink),
@@ -463,6 +466,12 @@ impl Plan {
 /// What is at a name in a directory of the layers below.
 fn lookup(dir: Option<&Rc<Object>>, name: &[u8]) -> Result<Option<Rc<Object>>> {
     Ok(dir.map(|dir| dir.lookup(name)).transpose()?.flatten().map(Rc::new))
+}
+
+/// All marks of an object: a lookup in a layer that is only read leaves out those of files that do
+/// not look as if they had any.
+fn marks_of(held: &Held, attr: &Attr, marks: Marks) -> Result<Marks> {
+    if attr.kind == Kind::Dir { Ok(marks) } else { held.layer().marks(held.id()) }
 }
 
 /// A mark whose meaning is not known is never passed over.
