@@ -17,7 +17,7 @@ use crate::errno::{Errno, Error};
 use crate::image::compression::Compression;
 use crate::image::export::Format;
 use crate::image::platform::Platform;
-use crate::image::reference::Reference;
+use crate::image::reference::{self, Reference};
 use crate::image::source;
 use crate::store::{Event, Image, ImportOptions, Imported, Removed, Store};
 
@@ -105,8 +105,7 @@ fn import_from(
         .transpose()
         .map_err(|error| Failure::usage("--name", error, "for example debian or debian:12"))?;
     let source = source::open(path, &store.scratch()).map_err(failed)?;
-    let stem = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let stem = stem.split('.').next().unwrap_or_default();
+    let stem = reference::stem(path);
     let progress = Progress::bytes("importing");
     let (done, total) = (AtomicU64::new(0), AtomicU64::new(0));
     let hear = |event: Event<'_>| {
@@ -119,7 +118,7 @@ fn import_from(
     };
     let options = ImportOptions {
         name: name.as_ref(),
-        stem,
+        stem: &stem,
         platform,
         threads: None,
         progress: &hear,
@@ -337,7 +336,13 @@ fn prune(args: &PruneArgs, root: Option<&Path>) -> Outcome {
 
 fn export(args: &ExportArgs, root: Option<&Path>) -> Outcome {
     let store = stored::open(root)?;
-    let image = resolve(&store, &args.image)?;
+    let mut image = resolve(&store, &args.image)?;
+    // Under the name that was asked for: skopeo and podman take a layout with two for two images.
+    if let Ok(asked) = args.image.parse::<Reference>().map(|asked| asked.to_string())
+        && image.names.contains(&asked)
+    {
+        image.names = vec![asked];
+    }
     let format = match args.format {
         FormatArg::OciArchive => Format::OciArchive,
         FormatArg::OciDir => Format::OciLayout,

@@ -61,7 +61,7 @@ impl Archive {
             let n = file.read_at(&mut start, 0)?;
             Compression::of(start.get(..n).unwrap_or_default()) == Compression::None
         };
-        let file = if plain { file } else { spool(file, scratch)? };
+        let file = if plain { file } else { spool(file, scratch, RATIO_FLOOR)? };
         Self::index(Arc::new(file))
     }
 
@@ -181,8 +181,8 @@ impl Read for Counted {
     }
 }
 
-/// The decompressed contents in a file without a name.
-fn spool(file: File, scratch: &Path) -> Result<File> {
+/// The decompressed contents in a file without a name; up to `floor` bytes are always taken.
+fn spool(file: File, scratch: &Path, floor: u64) -> Result<File> {
     let read = Arc::new(AtomicU64::new(0));
     let input = Counted(file, Arc::clone(&read));
     let (compression, mut decoder) = compression::decoder(Box::new(input))?;
@@ -199,7 +199,7 @@ fn spool(file: File, scratch: &Path) -> Result<File> {
             Err(error) => return Err(error.into()),
         };
         written += n as u64;
-        let most = read.load(Ordering::Relaxed).saturating_mul(MAX_RATIO).max(RATIO_FLOOR);
+        let most = read.load(Ordering::Relaxed).saturating_mul(MAX_RATIO).max(floor);
         if compression != Compression::None && written > most {
             let why = format!("decompresses to more than {MAX_RATIO} times its size");
             return Err(Error::new(Errno::EFBIG, why));

@@ -1,6 +1,7 @@
 //! The names of images, as people and registries write them: `[registry/]name[:tag][@digest]`.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use super::digest::Digest;
@@ -63,7 +64,8 @@ impl Reference {
     }
 
     /// What `said` in an image source means: layouts often hold nothing but a tag (umoci's and
-    /// skopeo's `DIR:12` say `12`), which is then a tag of `stem`, the source's own name.
+    /// skopeo's `DIR:12` say `12`), which is then a tag of `stem`, the source's own name
+    /// ([`stem`]).
     ///
     /// # Errors
     /// `EINVAL` if neither reading is a name.
@@ -74,6 +76,28 @@ impl Reference {
             format!("{stem}:{said}").parse()
         }
     }
+}
+
+/// What an image in this file or directory might be called if nothing else says it: `debian` for
+/// `Debian.oci.tar.gz`. Empty if nothing of the file's name can be in a name.
+pub fn stem(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase());
+    let name = name.unwrap_or_default();
+    let mut stem = name.as_str();
+    let endings = [".gz", ".zst", ".tgz", ".tzst", ".tar", ".oci", ".docker"];
+    while let Some(rest) = endings.iter().find_map(|end| stem.strip_suffix(end)) {
+        stem = rest;
+    }
+    // What may not be in a name separates the words of it.
+    let mut found = String::new();
+    for word in stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+        if !found.is_empty() {
+            found.push('-');
+        }
+        found.push_str(word);
+    }
+    found.truncate(MAX_NAME / 2);
+    found.trim_end_matches('-').to_owned()
 }
 
 impl fmt::Display for Reference {

@@ -103,3 +103,50 @@ fn layers_are_known_by_type() {
         assert!(text.contains("no tar archive") && text.is_ascii(), "{text}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn hostile_json_is_read_or_refused_with_a_short_sentence(
+        pieces in proptest::collection::vec(0..PIECES.len(), 0..24),
+    ) {
+        let json: String = pieces.iter().map(|n| PIECES[*n]).collect();
+        let refused = [
+            Document::parse(json.as_bytes()).err(),
+            crate::image::config::Config::parse(json.as_bytes()).err(),
+        ];
+        for error in refused.into_iter().flatten() {
+            let text = error.to_string();
+            let clean = text.len() < 500 && !text.contains(char::is_control);
+            proptest::prop_assert!(clean, "{}", text);
+        }
+    }
+}
+
+const PIECES: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "null",
+    "-1",
+    "1e400",
+    "2",
+    "\"\"",
+    "\"\\u001b\"",
+    "\"\\ud800\"",
+    "\"schemaVersion\":",
+    "\"manifests\":",
+    "\"layers\":",
+    "\"config\":",
+    "\"rootfs\":",
+    "\"type\":\"layers\"",
+    "\"diff_ids\":",
+    "\"digest\":",
+    "\"size\":",
+    "\"platform\":",
+    "\"Env\":",
+    "\u{7f}",
+    "\u{0}",
+];

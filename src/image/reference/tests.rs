@@ -104,3 +104,48 @@ fn a_source_may_say_a_tag_only() {
     assert_eq!(read("12", ""), "12:latest");
     assert!(Reference::from_source("12", "Not a name").is_err());
 }
+
+#[test]
+fn a_file_has_a_stem() {
+    let long = "x-".repeat(300);
+    for (path, name) in [
+        ("debian.oci.tar", "debian"),
+        ("/a/b/Debian_12..slim.tar.gz", "debian-12-slim"),
+        ("./layout/", "layout"),
+        ("x.tgz", "x"),
+        (".oci.tar", ""),
+        ("/", ""),
+        ("..", ""),
+        ("-", ""),
+        ("/dev/stdin", "stdin"),
+        ("caf\u{e9} (1).tar", "caf-1"),
+    ] {
+        assert_eq!(stem(Path::new(path)), name, "{path}");
+    }
+    for path in ["debian.oci.tar", "Debian_12..slim.tar.gz", long.as_str()] {
+        assert!(Reference::from_source("latest", &stem(Path::new(path))).is_ok(), "{path}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_is_taken_has_one_spelling_and_safe_characters(
+        host in "(h\\.x(:[0-9]{1,2})?/|docker.io/|localhost/)?",
+        rest in "[a-z0-9._/:-]{1,12}(@sha256:[0-9a-f]{64})?",
+    ) {
+        if let Ok(name) = parse(&(host + &rest)) {
+            let shown = name.to_string();
+            proptest::prop_assert_eq!(&parse(&shown).unwrap(), &name);
+            proptest::prop_assert_eq!(&parse(&name.full()).unwrap(), &name);
+            let safe = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@[]".contains(&b);
+            proptest::prop_assert!(shown.bytes().all(safe) && !shown.contains(".."));
+            proptest::prop_assert!(!shown.starts_with(['.', '-', '/']));
+        }
+    }
+
+    #[test]
+    fn any_file_has_a_stem_that_is_a_name(text in "\\PC{0,40}") {
+        let stem = stem(Path::new(&text));
+        proptest::prop_assert!(stem.is_empty() || parse(&stem).is_ok(), "{}", stem);
+    }
+}
