@@ -6,7 +6,7 @@ cd "$(dirname "$(realpath "$0")")/.."
 . scripts/need.sh
 need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mount:mount \
   setfattr:attr setfacl:acl setcap:libcap2-bin strace:strace unshare:util-linux \
-  python3:python3
+  python3:python3 busybox:busybox-static
 need_cargo
 
 log=$(mktemp)

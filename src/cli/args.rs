@@ -1,9 +1,13 @@
 //! The command line: every command and option with its help.
 
+mod stored;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub use stored::*;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -11,7 +15,12 @@ Exit codes:
   1  the operation failed (check: errors found)
   2  the command line makes no sense
 
+An image is an immutable template: layers, and how to start what is in them. A container is a
+disposable writable layer over an image. Both lie in the store; directories that you layer yourself
+('plyfs mount -o') need none.
+
 Environment:
+  PLYFS_ROOT      the store, where --root does not say it
   PLYFS_LOG       what to log, e.g. 'warn', 'debug', 'plyfs::fuse=trace'
   PLYFS_LOG_FILE  where a mount in the background logs to";
 
@@ -20,6 +29,10 @@ Environment:
 #[command(name = "plyfs", version, about, after_help = EXIT_CODES, disable_help_subcommand = false)]
 #[command(arg_required_else_help = true)]
 pub struct Cli {
+    /// The store: images and containers [default: /var/lib/plyfs, or for users
+    /// ~/.local/share/plyfs]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub root: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -28,14 +41,27 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Mount layers at a directory
+    /// Start a command in a container made from an image, gone afterwards
+    Run(RunArgs),
+    /// Import, list, name, remove and export images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Make a container from an image without starting anything
+    Create(CreateArgs),
+    /// List containers
+    Ls(LsArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// Mount a container, or layers, at a directory
     Mount(MountArgs),
     /// Unmount, and wait until the mount's data are safe on disk
     Umount(UmountArgs),
-    /// List what an upper directory changes
+    /// List what a container, or an upper directory, changes
     Diff(DiffArgs),
-    /// Verify the invariants of a stack of layers, changing nothing
+    /// Verify the store, or a stack of layers
     Check(CheckArgs),
+    /// Remove from the store what nothing refers to
+    Gc(GcArgs),
     /// Tell what this kernel, these privileges and this filesystem allow
     Doctor(DoctorArgs),
 }
@@ -53,6 +79,7 @@ What mount(8), fuse-overlayfs and overlayfs understand beyond these is either of
 (userxattr, xino=on, index=on, ...) or refused by name, never silently ignored.
 
 Examples:
+  plyfs mount web /mnt                                       the container 'web'
   plyfs mount -o lowerdir=/img/app:/img/base,upperdir=/c/up,workdir=/c/work /c/root
   plyfs mount -o lowerdir=/img/app:/img/base /mnt            read-only
   PLYFS_LOG=debug plyfs mount -f -o lowerdir=/img/base /mnt  in the foreground, with a log";
@@ -61,8 +88,8 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = MOUNT_HELP)]
 pub struct MountArgs {
-    /// Layers and flags; may be given several times
-    #[arg(short = 'o', value_name = "OPTIONS", required = true)]
+    /// Layers and flags; may be given several times. For a container: flags only
+    #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<OsString>,
     /// Stay in the foreground and log to standard error
     #[arg(short = 'f', long)]
@@ -74,9 +101,9 @@ pub struct MountArgs {
     #[arg(long, value_name = "N", default_value_t = 4,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
-    /// The directory to mount at
-    #[arg(value_name = "MNT")]
-    pub mountpoint: PathBuf,
+    /// The directory to mount at; before it, the container, unless -o gives layers
+    #[arg(value_name = "[CONTAINER] MNT", required = true, num_args = 1..=2)]
+    pub what: Vec<PathBuf>,
 }
 
 /// Arguments of `plyfs umount`.
@@ -85,14 +112,15 @@ pub struct MountArgs {
 Returns when the process that served the mount has gone: the upperdir is complete then, and may be
 mounted again, copied or removed. Refuses anything that is not a plyfs mount.
 
-Example:
-  plyfs umount /c/root")]
+Examples:
+  plyfs umount /c/root
+  plyfs umount web           the container 'web', wherever it is mounted")]
 pub struct UmountArgs {
     /// Detach at once, even if the mount is in use; it is served to its last user. Does not wait
     #[arg(short = 'l', long)]
     pub lazy: bool,
-    /// The directory it is mounted at
-    #[arg(value_name = "MNT")]
+    /// The directory it is mounted at, or the container's name
+    #[arg(value_name = "MNT|CONTAINER")]
     pub mountpoint: PathBuf,
 }
 
@@ -110,11 +138,12 @@ A directory that is there only to hold a change below it, and is otherwise as in
 listed with --lower. Bytes that a terminal would interpret are shown as \\xNN.
 
 Examples:
+  plyfs diff web                       the container 'web', against its image
   plyfs diff /c/up
   plyfs diff /c/up --lower /img/app:/img/base --json")]
 pub struct DiffArgs {
-    /// The upper directory
-    #[arg(value_name = "UPPER")]
+    /// The container, or an upper directory
+    #[arg(value_name = "CONTAINER|UPPER")]
     pub upper: PathBuf,
     /// Layers below it, topmost first, joined by ':' as in lowerdir; may be given several times
     #[arg(long, value_name = "DIR[:DIR..]")]
@@ -127,15 +156,27 @@ pub struct DiffArgs {
 /// Arguments of `plyfs check`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Findings are errors (the stack will not show what was written to it), warnings (something was left
-behind or is odd) and notes (harmless). Only errors make the exit code 1.
+Without -o the store is verified: its database, that each layer is there and gives back the very
+bytes it was imported from, and that nothing is left behind. With -o, a stack of layers is, and
+nothing is changed.
 
-Example:
+Findings are errors (data are missing or wrong), warnings (something was left behind or is odd) and
+notes (harmless). Only errors make the exit code 1.
+
+Examples:
+  plyfs check
+  plyfs check --repair       removes what is left behind or broken; import mends the images then
   plyfs check -o lowerdir=/img/app:/img/base,upperdir=/c/up,workdir=/c/work")]
 pub struct CheckArgs {
     /// The same options as for mount; may be given several times
-    #[arg(short = 'o', value_name = "OPTIONS", required = true)]
+    #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<OsString>,
+    /// Do not read the contents of layers, only what there is
+    #[arg(long, conflicts_with = "options")]
+    pub quick: bool,
+    /// Remove what is left behind, and what is broken
+    #[arg(long, conflicts_with = "options")]
+    pub repair: bool,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,

@@ -9,7 +9,7 @@ use super::options::MountOptions;
 use super::output::{self, Exit, Failure, JsonPath, Outcome, escape};
 use super::overlap::{self, shown};
 use super::verify::{self, Finding, Severity};
-use super::{mount, stack};
+use super::{check_store, mount, stack};
 use crate::attr::Attr;
 use crate::errno::{Context, Errno, Error, Result};
 use crate::layer::dir::DirLayer;
@@ -17,7 +17,10 @@ use crate::layer::{Layer, Lookup, Marks, NlinkBase, marks};
 use crate::sys::fuse_mount;
 
 /// Checks.
-pub(super) fn run(args: &CheckArgs) -> Outcome {
+pub(super) fn run(args: &CheckArgs, root: Option<&Path>) -> Outcome {
+    if args.options.is_empty() {
+        return check_store::run(args, root);
+    }
     let mut options = mount::parse(&args.options)?;
     let places = mount::places(&mut options, None)?;
     overlap::check(&places)?;

@@ -1,6 +1,8 @@
 //! `plyfs diff`: what an upper directory changes.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::result::Result as StdResult;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -8,11 +10,12 @@ use serde::Serialize;
 use super::args::DiffArgs;
 use super::output::{self, Exit, Failure, JsonPath, Outcome, escape};
 use super::overlap::shown;
-use super::{options, stack};
+use super::{options, stack, stored};
 use crate::attr::{Attr, Kind};
 use crate::errno::{Error, Result};
 use crate::layer::walk::{Seen, Visit, walk};
 use crate::layer::{Entry, Layer};
+use crate::store::Use;
 use crate::union::below::{Below, Object};
 
 /// One thing that an upper layer changes.
@@ -209,10 +212,23 @@ struct JsonChange {
 }
 
 /// Lists the changes.
-pub(super) fn run(args: &DiffArgs) -> Outcome {
-    let upper = stack::lower(&args.upper)
-        .map_err(|failure| Failure { what: shown(&args.upper), ..failure })?;
+pub(super) fn run(args: &DiffArgs, root: Option<&Path>) -> Outcome {
     let mut lowers = Vec::new();
+    let mut path = args.upper.clone();
+    // So that it is not removed meanwhile.
+    let mut _lock = None;
+    if let Some((store, container)) = stored::container_or_path(root, args.upper.as_os_str())? {
+        let failed = |error| stored::failure(&container.name, error, "try plyfs check");
+        _lock = Some(container.lock(Use::Read).map_err(failed)?);
+        let stack = store.stack(&container).map_err(failed)?;
+        if args.lower.is_empty() {
+            lowers =
+                stack.lowers.iter().map(|path| stack::lower(path)).collect::<StdResult<_, _>>()?;
+        }
+        path = stack.upper;
+    }
+    let upper =
+        stack::lower(&path).map_err(|failure| Failure { what: shown(&args.upper), ..failure })?;
     for list in &args.lower {
         let paths = options::parse_lowers(list.as_bytes())
             .map_err(|error| Failure::usage("--lower", &error, error.hint()))?;
@@ -239,7 +255,7 @@ pub(super) fn run(args: &DiffArgs) -> Outcome {
 }
 
 /// Prints one change.
-fn print(change: &Change, json: bool) -> std::result::Result<(), Failure> {
+fn print(change: &Change, json: bool) -> StdResult<(), Failure> {
     let from = match &change.how {
         How::Renamed(from) => Some(from.as_slice()),
         _ => None,

@@ -3,18 +3,24 @@
 pub mod aliases;
 pub mod args;
 mod check;
+mod check_store;
+mod container;
 pub mod diff;
 mod doctor;
+mod image;
 mod log;
 mod mount;
 pub mod options;
 pub mod output;
 mod overlap;
+mod run;
 mod stack;
+mod stored;
 mod umount;
 pub mod verify;
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -34,7 +40,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             };
         }
     };
-    match dispatch(&cli.command) {
+    match dispatch(&cli.command, cli.root.as_deref()) {
         Ok(exit) => exit,
         Err(failure) => {
             output::failure(&failure);
@@ -44,12 +50,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 /// Does what was asked.
-fn dispatch(command: &Command) -> Outcome {
+fn dispatch(command: &Command, root: Option<&Path>) -> Outcome {
     match command {
-        Command::Mount(args) => mount::run(args),
-        Command::Umount(args) => umount::run(args),
-        Command::Diff(args) => diff::run(args),
-        Command::Check(args) => check::run(args),
+        Command::Run(args) => run::run(args, root),
+        Command::Image(command) => image::run(command, root),
+        Command::Create(args) => container::create(args, root),
+        Command::Ls(args) => container::ls(args, root),
+        Command::Rm(args) => container::rm(args, root),
+        Command::Mount(args) => mount::run(args, root),
+        Command::Umount(args) => umount::run(args, root),
+        Command::Diff(args) => diff::run(args, root),
+        Command::Check(args) => check::run(args, root),
+        Command::Gc(args) => container::gc(args, root),
         Command::Doctor(args) => doctor::run(args),
     }
 }

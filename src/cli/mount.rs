@@ -9,25 +9,71 @@ use super::args::MountArgs;
 use super::options::{self, MountOptions};
 use super::output::{Exit, Failure, Outcome};
 use super::overlap::{self, Place, Role, shown};
-use super::{log, stack};
+use super::{log, output, stack, stored};
 use crate::errno::{Errno, Error};
 use crate::fuse::{self, MountConfig, Session};
 use crate::layer::dir::DirUpper;
-use crate::sys::daemon::{self, Forked};
+use crate::store::Lock;
+use crate::sys::daemon::{self, Forked, Ready};
 use crate::sys::{fuse_mount, limits, mountinfo, process, signal};
 use crate::union::{Durability, Options, Stack, Union};
 
+/// What is to be mounted where, and by whom it is served.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The layers, and how they are mounted.
+    pub options: MountOptions,
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// Threads that serve.
+    pub threads: u16,
+    /// Shown as the source in /proc/mounts.
+    pub source: String,
+    /// The lock of the container, held as long as the mount is served.
+    pub held: Option<Lock>,
+    /// It is unmounted when the process that asked for it ends, however that ends.
+    pub with_parent: bool,
+}
+
+/// How many threads serve a mount of which nobody said it.
+pub(super) const THREADS: u16 = 4;
+
 /// Mounts.
-pub(super) fn run(args: &MountArgs) -> Outcome {
-    let options = parse(&args.options)?;
-    let plan = plan(options, &args.mountpoint, usize::from(args.threads))?;
+pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
+    let request = match args.what.as_slice() {
+        [mountpoint] if !args.options.is_empty() => Request {
+            options: parse(&args.options)?,
+            mountpoint: mountpoint.clone(),
+            threads: args.threads,
+            source: "plyfs".to_owned(),
+            held: None,
+            with_parent: false,
+        },
+        [container, mountpoint] => {
+            stored::mount_request(root, container, mountpoint, &args.options, args.threads)?
+        }
+        _ => {
+            let hint = "give a container before it, or layers: -o lowerdir=A:B (see 'plyfs help \
+                        mount')";
+            return Err(Failure::usage("mount", "it is not said what to mount", hint));
+        }
+    };
     if args.foreground || args.debug {
+        let plan = plan(request)?;
         log::to_stderr(if args.debug { "plyfs=trace" } else { "warn" });
         return serve(plan.mount()?, &plan);
     }
-    match daemon::fork().map_err(|error| plan.failure(&error, ""))? {
+    start(request).map(|()| Exit::Ok)
+}
+
+/// Mounts, and returns when the mount is live; a process of its own serves it. This process must
+/// have no other threads.
+pub(super) fn start(request: Request) -> Result<(), Failure> {
+    let plan = plan(request)?;
+    let held: Vec<_> = plan.request.held.iter().flat_map(Lock::descriptors).collect();
+    match daemon::fork(&held).map_err(|error| plan.failure(&error, ""))? {
         Forked::Parent(waiter) => match waiter.wait().map_err(|error| plan.failure(&error, ""))? {
-            Ok(()) => Ok(Exit::Ok),
+            Ok(()) => Ok(()),
             Err(said) if said.is_empty() => {
                 let why = "the process that was to serve it died without a word";
                 Err(plan.failure(&why, "run it with -f to see more"))
@@ -35,23 +81,35 @@ pub(super) fn run(args: &MountArgs) -> Outcome {
             Err(said) => Err(plan.relayed(&String::from_utf8_lossy(&said))),
         },
         Forked::Child(ready) => {
-            log::to_stderr("warn");
-            match plan.mount() {
-                Ok(mounted) => {
-                    if let Err(error) = ready.ready(log::file().as_deref()) {
-                        drop(mounted.session);
-                        close_unused(mounted.upper.as_deref());
-                        return Err(plan.failure(&error, ""));
-                    }
-                    serve(mounted, &plan)
-                }
-                Err(failure) => {
-                    let said = format!("{}\n{}\n{}", failure.what, failure.why, failure.hint);
-                    // The parent says it; if the parent is gone nobody asks any more.
-                    ready.failed(said.as_bytes()).unwrap_or_default();
-                    std::process::exit(i32::from(Exit::Failed.code()));
-                }
+            let exit = serve_in_background(&plan, ready).unwrap_or_else(|failure| {
+                output::failure(&failure);
+                failure.exit
+            });
+            std::process::exit(i32::from(exit.code()));
+        }
+    }
+}
+
+/// The serving process.
+fn serve_in_background(plan: &Plan, ready: Ready) -> Outcome {
+    log::to_stderr("warn");
+    if plan.request.with_parent {
+        ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
+    }
+    match plan.mount() {
+        Ok(mounted) => {
+            if let Err(error) = ready.ready(log::file().as_deref()) {
+                drop(mounted.session);
+                close_unused(mounted.upper.as_deref());
+                return Err(plan.failure(&error, ""));
             }
+            serve(mounted, plan)
+        }
+        Err(failure) => {
+            let said = format!("{}\n{}\n{}", failure.what, failure.why, failure.hint);
+            // The parent says it; if the parent is gone nobody asks any more.
+            ready.failed(said.as_bytes()).unwrap_or_default();
+            Ok(Exit::Failed)
         }
     }
 }
@@ -65,18 +123,19 @@ pub(super) fn parse(arguments: &[std::ffi::OsString]) -> Result<MountOptions, Fa
 /// A mount that nothing speaks against, so far.
 #[derive(Debug)]
 struct Plan {
-    options: MountOptions,
+    request: Request,
+    /// The mount point, absolute.
     mountpoint: PathBuf,
-    threads: usize,
 }
 
 /// Looks at everything that can be looked at without changing anything.
-fn plan(mut options: MountOptions, mountpoint: &Path, threads: usize) -> Result<Plan, Failure> {
+fn plan(mut request: Request) -> Result<Plan, Failure> {
+    let options = &mut request.options;
     for ignored in &options.ignored {
         tracing::debug!("option without effect: {}", ignored.escape_ascii());
     }
     device()?;
-    let places = places(&mut options, Some(mountpoint))?;
+    let places = places(options, Some(&request.mountpoint))?;
     overlap::check(&places)?;
     let mountpoint =
         places.iter().find(|place| place.role == Role::Mountpoint).map(|place| place.path.clone());
@@ -85,7 +144,7 @@ fn plan(mut options: MountOptions, mountpoint: &Path, threads: usize) -> Result<
     if let Some(upper) = &options.upper {
         unused(upper)?;
     }
-    Ok(Plan { options, mountpoint, threads })
+    Ok(Plan { request, mountpoint })
 }
 
 /// Finds the directories of a mount and makes the options' paths absolute.
@@ -184,7 +243,7 @@ impl Plan {
         limits::raise_open_files();
         limits::lift_file_size();
         signal::block_termination().map_err(|error| self.failure(&error, ""))?;
-        let (stack, upper) = stack::open(&self.options)?;
+        let (stack, upper) = stack::open(&self.request.options)?;
         match self.mount_stack(stack) {
             Ok(session) => Ok(Mounted { session, upper }),
             Err(failure) => {
@@ -197,20 +256,20 @@ impl Plan {
     /// Mounts the union of `stack`.
     fn mount_stack(&self, stack: Stack) -> Result<Session, Failure> {
         let durability =
-            if self.options.volatile { Durability::Volatile } else { Durability::Strict };
-        let read_only = self.options.read_only || stack.upper.is_none();
+            if self.request.options.volatile { Durability::Volatile } else { Durability::Strict };
+        let read_only = self.request.options.read_only || stack.upper.is_none();
         let union = Union::new(stack, Options { durability })
             .map_err(|error| self.failure(&error, "'plyfs check' tells more"))?;
         let root = rustix::process::geteuid().is_root();
         let config = MountConfig {
-            threads: self.threads,
-            allow_other: root || self.options.allow_other,
+            threads: usize::from(self.request.threads),
+            allow_other: root || self.request.options.allow_other,
             read_only,
-            nosuid: self.options.nosuid,
-            nodev: self.options.nodev,
-            noexec: self.options.noexec,
-            noatime: self.options.noatime,
-            ..MountConfig::default()
+            nosuid: self.request.options.nosuid,
+            nodev: self.request.options.nodev,
+            noexec: self.request.options.noexec,
+            noatime: self.request.options.noatime,
+            source: self.request.source.clone(),
         };
         let mounted = fuse::mount(Arc::new(union), &self.mountpoint, &config);
         mounted.map_err(|error| {

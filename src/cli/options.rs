@@ -136,6 +136,8 @@ pub enum OptionError {
     NoWork,
     /// An option that makes sense only with an upperdir.
     NoUpper(&'static str),
+    /// Layers for a container, whose layers are known.
+    Known(Vec<u8>),
 }
 
 impl fmt::Display for OptionError {
@@ -155,6 +157,9 @@ impl fmt::Display for OptionError {
             Self::NoLayer => f.write_str("there is nothing to mount: lowerdir is missing"),
             Self::NoWork => f.write_str("upperdir needs a workdir"),
             Self::NoUpper(name) => write!(f, "'{name}' makes no sense without upperdir"),
+            Self::Known(name) => {
+                write!(f, "option '{}' says what the container says", name.escape_ascii())
+            }
         }
     }
 }
@@ -177,6 +182,7 @@ impl OptionError {
                 "add workdir=DIR: an empty directory on the same filesystem as the upperdir"
             }
             Self::NoUpper(_) => "add upperdir=DIR, or leave it out for a read-only mount",
+            Self::Known(_) => "give either a container or layers",
         }
     }
 }
@@ -191,6 +197,22 @@ pub fn parse<'a>(
         for option in split(argument, b',') {
             apply(&mut options, option, &mut seen_lowerdir)?;
         }
+    }
+    check(options)
+}
+
+/// Parses the options of a mount whose layers are those of `container`.
+pub fn parse_flags<'a>(
+    container: MountOptions,
+    arguments: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<MountOptions, OptionError> {
+    let mut options = container;
+    for option in arguments.into_iter().flat_map(|argument| split(argument, b',')) {
+        let name = option.trim_ascii_start().split(|&byte| byte == b'=').next().unwrap_or_default();
+        if matches!(name, b"lowerdir" | b"lowerdir+" | b"upperdir" | b"workdir") {
+            return Err(OptionError::Known(name.to_vec()));
+        }
+        apply(&mut options, option, &mut true)?;
     }
     check(options)
 }

@@ -1,9 +1,17 @@
 //! Everything that plyfs prints.
 
+mod progress;
+mod table;
+
 use std::fmt;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use serde::Serialize;
+
+pub use progress::Progress;
+pub use table::{Table, age, short, size};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +22,8 @@ pub enum Exit {
     Failed,
     /// The command line makes no sense.
     Usage,
+    /// As the command ended that was run.
+    Command(u8),
 }
 
 impl Exit {
@@ -23,6 +33,7 @@ impl Exit {
             Self::Ok => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Command(code) => code,
         }
     }
 }
@@ -85,6 +96,14 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     }
 }
 
+/// Prints a value as JSON over several lines, for people and machines alike.
+pub fn pretty_json(value: &impl Serialize) -> Result<(), Failure> {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => line(text),
+        Err(error) => Err(Failure::new("output", error, "")),
+    }
+}
+
 /// A reader that has seen enough (`plyfs diff | head`) is no failure to talk about.
 fn written(result: io::Result<()>) -> Result<(), Failure> {
     match result {
@@ -136,6 +155,11 @@ pub struct JsonPath {
 }
 
 impl JsonPath {
+    /// From a path.
+    pub fn of(path: &Path) -> Self {
+        Self::new(path.as_os_str().as_bytes())
+    }
+
     /// From a path's bytes.
     pub fn new(bytes: &[u8]) -> Self {
         let path = String::from_utf8_lossy(bytes).into_owned();

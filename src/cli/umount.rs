@@ -5,31 +5,46 @@ use std::path::{Path, PathBuf};
 use super::args::UmountArgs;
 use super::output::{Exit, Failure, Outcome};
 use super::overlap::shown;
+use super::stored;
 use crate::errno::{Errno, Error};
 use crate::sys::{fuse_mount, mountinfo};
 
 /// Unmounts.
-pub(super) fn run(args: &UmountArgs) -> Outcome {
-    let point = absolute(&args.mountpoint)?;
-    let what = shown(&point);
+pub(super) fn run(args: &UmountArgs, root: Option<&Path>) -> Outcome {
+    let point = match stored::container_or_path(root, args.mountpoint.as_os_str())? {
+        None => absolute(&args.mountpoint)?,
+        Some((_, container)) => match container.mounted() {
+            Some((_, at)) if at.is_absolute() => at,
+            _ => {
+                let hint = "'plyfs ls' says what is mounted where";
+                return Err(Failure::new(container.name, "it is not mounted", hint));
+            }
+        },
+    };
+    unmount(&point, args.lazy)
+}
+
+/// Unmounts what is at `point`, an absolute path; unless `lazy`, waits until its server has gone.
+pub(super) fn unmount(point: &Path, lazy: bool) -> Outcome {
+    let what = shown(point);
     let mounts =
         mountinfo::read().map_err(|error| Failure::new(&what, error, "is /proc mounted?"))?;
-    let mount = mountinfo::at(&mounts, &point).ok_or_else(|| {
+    let mount = mountinfo::at(&mounts, point).ok_or_else(|| {
         Failure::new(&what, "nothing is mounted there", "'findmnt -t fuse.plyfs' lists mounts")
     })?;
     if mount.fs_type != "fuse.plyfs" {
         let why = format!("a mount of type {} is there, not plyfs", mount.fs_type.display());
         return Err(Failure::new(&what, why, "use umount(8) if you mean that one"));
     }
-    fuse_mount::unmount(&point, args.lazy).map_err(|error| {
+    fuse_mount::unmount(point, lazy).map_err(|error| {
         let hint = match error.errno() {
             Errno::EBUSY => format!("end who uses it (fuser -vm {what}), or detach it with -l"),
             _ => "only root, or who mounted it, may unmount it".to_owned(),
         };
         Failure::new(&what, &error, hint)
     })?;
-    if !args.lazy {
-        fuse_mount::wait_unclaimed(&point).map_err(|error| {
+    if !lazy {
+        fuse_mount::wait_unclaimed(point).map_err(|error| {
             let why = format!("unmounted, but cannot wait for its server: {error}");
             Failure::new(&what, why, "give it a moment before you use the upperdir")
         })?;

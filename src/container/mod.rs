@@ -175,6 +175,3 @@ fn terminated(strings: &[OsString]) -> Result<Vec<CString>> {
     };
     strings.iter().map(terminated).collect()
 }
-
-#[cfg(test)]
-mod tests;

@@ -19,8 +19,9 @@ use crate::sys::pid1::{self, Event, Pid1, Plan};
 use crate::sys::relay::{CONTINUE, Heard, Relay};
 use crate::sys::terminal::Terminal;
 
-/// How long to wait for having been stopped, when we have asked for it.
-const STOPPING: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How long to wait for the signal that let us go on, after we have been stopped. If none comes,
+/// we have not been.
+const CONTINUED: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Runs the container.
 pub(super) fn run(spec: &Spec, prepared: &Prepared) -> Result<Status> {
@@ -158,10 +159,9 @@ impl Watch<'_> {
             terminal.take_back().unwrap_or_default();
         }
         relay.stop_ourselves(self.terminal.is_some())?;
-        let [_, heard] = self.wait(Some(&STOPPING))?;
-        if let Some(relay) = &self.relay {
-            relay.hear_stops()?;
-        }
+        // Heard here and now, so that it is not passed on twice: the command may be stopped again
+        // by then.
+        let [_, heard] = self.wait(Some(&CONTINUED))?;
         // Nobody would ever let us go on if nobody has stopped us: no shell controls this job.
         if !(heard && self.pass_on()) {
             self.resume();

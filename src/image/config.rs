@@ -99,9 +99,9 @@ struct Run {
     #[serde(deserialize_with = "or_default")]
     cmd: Vec<String>,
     #[serde(deserialize_with = "or_default")]
-    exposed_ports: BTreeMap<String, serde::de::IgnoredAny>,
+    exposed_ports: BTreeMap<String, serde_json::Value>,
     #[serde(deserialize_with = "or_default")]
-    volumes: BTreeMap<String, serde::de::IgnoredAny>,
+    volumes: BTreeMap<String, serde_json::Value>,
     #[serde(deserialize_with = "or_default")]
     labels: BTreeMap<String, String>,
     stop_signal: Option<String>,

@@ -273,21 +273,21 @@ fn wrong(why: impl Into<String>) -> Error {
 /// How a layer is compressed is found out from its bytes; here counts only whether it can be a
 /// tar archive.
 fn check_layer_type(kind: &str) -> Result<()> {
-    let known = match kind {
-        "" => true,
-        _ if kind.ends_with("+encrypted") => return Err(wrong("it is encrypted")),
-        _ => {
-            let name = kind.strip_prefix("application/").unwrap_or_default();
-            let name = name.split('+').next().unwrap_or_default();
-            ["tar", "x-tar"].contains(&name)
-                || name.ends_with(".tar")
-                || [".tar.gzip", ".tar.gz", ".tar.zstd", ".tar.zst"]
-                    .iter()
-                    .any(|end| name.ends_with(end))
-        }
+    if kind.ends_with("+encrypted") {
+        return Err(wrong("it is encrypted"));
+    }
+    // `application/vnd.oci.image.layer.v1.tar+gzip`, and docker's `....diff.tar.gzip`.
+    let name = kind.strip_prefix("application/").unwrap_or_default();
+    let name = name.split('+').next().unwrap_or_default();
+    let mut words = name.rsplit('.');
+    let last = match words.next() {
+        Some("gzip" | "gz" | "zstd" | "zst") => words.next(),
+        last => last,
     };
-    let shown = kind.escape_debug();
-    if known { Ok(()) } else { Err(wrong(format!("its type '{shown}' is no tar archive"))) }
+    if kind.is_empty() || matches!(last, Some("tar" | "x-tar")) {
+        return Ok(());
+    }
+    Err(wrong(format!("its type '{}' is no tar archive", kind.escape_debug())))
 }
 
 #[cfg(test)]

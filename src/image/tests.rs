@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use super::digest::Digest;
@@ -100,4 +101,67 @@ pub(super) fn config(platform: &str, layers: &[&[u8]]) -> String {
         r#"{{"os":"{os}","architecture":"{architecture}","variant":"{variant}",
             "config":{{"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":[{ids}]}}}}"#
     )
+}
+
+/// An archive in a file, member by member.
+pub(super) struct Tape(tar::Builder<tempfile::NamedTempFile>);
+
+impl Tape {
+    pub(super) fn new() -> Self {
+        Self(tar::Builder::new(tempfile::NamedTempFile::new().unwrap()))
+    }
+
+    /// One of all that is in the layout.
+    pub(super) fn of(sample: &Sample) -> Self {
+        let mut tape = Self::new();
+        tape.0.append_dir_all("", sample.path()).unwrap();
+        tape
+    }
+
+    pub(super) fn file(mut self, name: &str, bytes: &[u8]) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        // The name as it is: the crate refuses those that hostile archives have.
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        self.0.append(&header, bytes).unwrap();
+        self
+    }
+
+    pub(super) fn link(mut self, kind: tar::EntryType, name: &str, target: &str) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target.as_bytes());
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        self.0.append(&header, &[][..]).unwrap();
+        self
+    }
+
+    pub(super) fn symlink(self, name: &str, target: &str) -> Self {
+        self.link(tar::EntryType::Symlink, name, target)
+    }
+
+    pub(super) fn done(self) -> tempfile::NamedTempFile {
+        self.0.into_inner().unwrap()
+    }
+}
+
+/// Opens the source at `path`.
+pub(super) fn open(path: impl AsRef<Path>) -> Result<Box<dyn Source>> {
+    source::open(path.as_ref(), &std::env::temp_dir())
+}
+
+/// All of a layer.
+pub(super) fn read(source: &dyn Source, layer: &source::SourceLayer) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.layer(layer)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The file at `path`, for reading.
+pub(super) fn file(path: impl AsRef<Path>) -> fs::File {
+    fs::File::options().read(true).open(path).unwrap()
 }

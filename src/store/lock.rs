@@ -4,7 +4,7 @@
 //! nobody inherits it by exec.
 
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
@@ -26,7 +26,7 @@ pub enum Use {
 #[must_use = "a lock that is dropped is released"]
 pub struct Lock {
     /// Held, nothing more.
-    _held: OwnedFd,
+    held: OwnedFd,
     /// The second file of a mounted container, which says who holds it.
     note: Option<std::fs::File>,
 }
@@ -34,12 +34,17 @@ pub struct Lock {
 impl Lock {
     /// With nothing to say about the holder.
     pub(super) fn new(held: OwnedFd) -> Self {
-        Self { _held: held, note: None }
+        Self { held, note: None }
     }
 
     /// With a file that says who the holder is.
     pub(super) fn with_note(held: OwnedFd, note: OwnedFd) -> Self {
-        Self { _held: held, note: Some(std::fs::File::from(note)) }
+        Self { held, note: Some(std::fs::File::from(note)) }
+    }
+
+    /// What a child has to keep open for the lock to live on in it.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        [self.held.as_fd()].into_iter().chain(self.note.as_ref().map(AsFd::as_fd)).collect()
     }
 
     /// Says who holds it, for the messages of those who are refused: `pid` (of this process if

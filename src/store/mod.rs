@@ -49,6 +49,7 @@ pub use self::import::{Event, ImportOptions, Imported};
 use self::layout::Layout;
 pub use self::lock::{Lock, Use};
 use crate::errno::{Context, Errno, Error, Result};
+use crate::image::digest::ChainId;
 
 /// A store, opened.
 #[derive(Debug)]
@@ -98,6 +99,16 @@ impl Store {
                 Error::new(Errno::EINVAL, text)
             })?;
         Ok(data.join("plyfs"))
+    }
+
+    /// Where nameless files may be kept while an import reads them.
+    pub fn scratch(&self) -> PathBuf {
+        self.layout.incoming()
+    }
+
+    /// Where the tree of a layer is.
+    pub fn layer_dir(&self, chain: ChainId) -> PathBuf {
+        self.layout.tree_root(chain)
     }
 
     /// Where it is.

@@ -2,7 +2,7 @@
 //! ready, or says why it is not.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -26,16 +26,21 @@ pub struct Waiter(OwnedFd);
 
 /// The child's end: tells the parent.
 #[derive(Debug)]
-pub struct Ready(OwnedFd);
+pub struct Ready {
+    pipe: OwnedFd,
+    parent: rustix::process::Pid,
+}
 
 /// What the child writes first when it is ready, and when it failed.
 const READY: u8 = b'+';
 const FAILED: u8 = b'-';
 
-/// Makes a child in a session of its own. There must be no other threads yet.
+/// Makes a child in a session of its own, in which only `keep` and the standard streams are open.
+/// There must be no other threads yet.
 #[allow(clippy::disallowed_methods, reason = "the errno of the call right before")]
-pub fn fork() -> Result<Forked> {
+pub fn fork(keep: &[BorrowedFd<'_>]) -> Result<Forked> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let parent = rustix::process::getpid();
     // SAFETY: this process has one thread, so the child's copy of every lock is free and its
     // allocator usable; both go on as ordinary processes.
     let pid = unsafe { libc::fork() };
@@ -44,8 +49,8 @@ pub fn fork() -> Result<Forked> {
         0 => {
             drop(reader);
             rustix::process::setsid()?;
-            close_inherited(&writer)?;
-            Ok(Forked::Child(Ready(writer)))
+            close_inherited(writer.as_fd(), keep)?;
+            Ok(Forked::Child(Ready { pipe: writer, parent }))
         }
         _ => {
             drop(writer);
@@ -55,13 +60,18 @@ pub fn fork() -> Result<Forked> {
 }
 
 /// Closes what the caller had open besides the standard streams: a lock or the end of a pipe, held
-/// by a process that stays, would make somebody wait for as long as the mount lives. To be called
-/// while this process has opened nothing but `keep`.
-fn close_inherited(keep: &OwnedFd) -> Result<()> {
-    let keep = keep.as_raw_fd().cast_unsigned();
-    for (first, last) in [(3, keep.saturating_sub(1)), (keep.saturating_add(1), u32::MAX)] {
+/// by a process that stays, would make somebody wait for as long as the mount lives. Nothing else
+/// that this process has opened may be used afterwards.
+fn close_inherited(one: BorrowedFd<'_>, others: &[BorrowedFd<'_>]) -> Result<()> {
+    let all = [one].into_iter().chain(others.iter().copied());
+    let mut keep: Vec<_> = all.map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for kept in keep.into_iter().map(Some).chain([None]) {
+        let last = kept.map_or(u32::MAX, |kept| kept.saturating_sub(1));
         if first <= last {
-            // SAFETY: no value in this process owns a descriptor in the range.
+            // SAFETY: whoever owns a descriptor in the range does not use it any more, says the
+            // contract; it is not closed a second time, since the child never drops its owner.
             let returned = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) };
             match cvt(returned) {
                 // Linux before 5.9.
@@ -69,6 +79,7 @@ fn close_inherited(keep: &OwnedFd) -> Result<()> {
                 result => result.map(drop)?,
             }
         }
+        first = kept.map_or(u32::MAX, |kept| kept.saturating_add(1)).max(first);
     }
     Ok(())
 }
@@ -88,6 +99,16 @@ impl Waiter {
 }
 
 impl Ready {
+    /// Asks for `SIGTERM` when the process that made this one ends, however it ends; `EINTR` if it
+    /// has ended already.
+    pub fn end_with_parent(&self) -> Result<()> {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+        if rustix::process::getppid() == Some(self.parent) {
+            return Ok(());
+        }
+        Err(Error::new(Errno::EINTR, "the process that started it has ended"))
+    }
+
     /// Lets go of the terminal and of the current directory, then tells the parent that all is
     /// well. Standard error goes to `log` if there is one.
     pub fn ready(self, log: Option<&Path>) -> Result<()> {
@@ -115,6 +136,6 @@ impl Ready {
     }
 
     fn tell(self, message: &[u8]) -> Result<()> {
-        std::fs::File::from(self.0).write_all(message).map_err(|_| Errno::EIO.into())
+        std::fs::File::from(self.pipe).write_all(message).map_err(|_| Errno::EIO.into())
     }
 }

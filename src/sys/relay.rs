@@ -101,30 +101,25 @@ impl Relay {
     }
 
     /// Stops this process (all of its group if `group`) as the terminal would have, had it no
-    /// relay. May return before that happens, and returns where it has no effect: wait a moment
-    /// for `SIGCONT`, then [`hear_stops`](Self::hear_stops) again.
+    /// relay. Returns when something lets it go on, or at once where stopping has no effect since
+    /// no shell controls this job.
     pub fn stop_ourselves(&self, group: bool) -> Result<()> {
         let signal = libc::SIGTSTP;
-        if let Some((_, previous)) = self.previous.iter().find(|(number, _)| *number == signal) {
-            set_disposition(signal, previous)?;
+        let Some((_, previous)) = self.previous.iter().find(|(number, _)| *number == signal) else {
+            return Ok(());
+        };
+        if group {
+            // The others first, and only them: which of our threads would take it, and when,
+            // nobody could tell.
+            set_disposition(signal, &libc::sigaction { sa_sigaction: libc::SIG_IGN, ..*previous })?;
+            // SAFETY: sends a signal; no memory is involved.
+            cvt(unsafe { libc::kill(0, signal) }.into())?;
         }
-        // SAFETY: sends a signal; no memory is involved.
-        let sent = unsafe { libc::kill(if group { 0 } else { own_pid() }, signal) };
-        cvt(sent.into()).map(drop)
+        set_disposition(signal, previous)?;
+        // SAFETY: sends a signal to this thread, which stops the process before it returns.
+        cvt(unsafe { libc::raise(signal) }.into())?;
+        hear(signal)
     }
-
-    /// Hears requests to stop again, after [`stop_ourselves`](Self::stop_ourselves).
-    pub fn hear_stops(&self) -> Result<()> {
-        if self.previous.iter().any(|(number, _)| *number == libc::SIGTSTP) {
-            hear(libc::SIGTSTP)?;
-        }
-        Ok(())
-    }
-}
-
-/// This process's number.
-fn own_pid() -> libc::pid_t {
-    rustix::process::getpid().as_raw_nonzero().get()
 }
 
 impl AsFd for Relay {

@@ -14,7 +14,7 @@ fn listing(dir: &Path) -> Vec<String> {
         .unwrap()
         .map(|entry| {
             let entry = entry.unwrap();
-            format!("{:?} {}", entry.file_name(), entry.metadata().unwrap().len())
+            format!("{} {}", entry.file_name().display(), entry.metadata().unwrap().len())
         })
         .collect();
     names.sort();

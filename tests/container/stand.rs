@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use plyfs::container::{self, Bind, Spec, Status, config};
 
 /// What the helper prints before the container's own output.
-pub const MARK: &str = "--- the container ---\n";
+pub(crate) const MARK: &str = "--- the container ---\n";
 /// Where the helper finds what it is to run.
 const VARIABLE: &str = "PLYFS_TEST_CONTAINER";
 /// Between the fields, and between the words of one.
@@ -18,21 +18,20 @@ const FIELD: char = '\x1e';
 const WORD: char = '\x1f';
 
 /// A root in a directory of its own.
-pub struct Stand {
+pub(crate) struct Stand {
     dir: tempfile::TempDir,
 }
 
 impl Stand {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stand = Self { dir: tempfile::tempdir().unwrap() };
         let root = stand.root();
         for dir in ["bin", "etc", "tmp", "root"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
-        fs::copy("/usr/bin/busybox", root.join("bin/busybox"))
-            .or_else(|_| fs::copy("/bin/busybox", root.join("bin/busybox")))
-            .expect("busybox-static is installed");
-        let applets = Command::new(root.join("bin/busybox")).arg("--list").output().unwrap();
+        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+        // Not the copy: a container that another test forks right now may have it open still.
+        let applets = Command::new("/bin/busybox").arg("--list").output().unwrap();
         for applet in String::from_utf8(applets.stdout).unwrap().lines() {
             if applet != "busybox" {
                 symlink("busybox", root.join("bin").join(applet)).unwrap();
@@ -45,22 +44,22 @@ impl Stand {
     }
 
     /// A directory beside the root.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
     /// A file of the root, from outside.
-    pub fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         let path = self.root().join(path);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
     /// To run `words`.
-    pub fn spec(&self, words: &[&str]) -> Spec {
+    pub(crate) fn spec(&self, words: &[&str]) -> Spec {
         Spec {
             root: self.root(),
             args: words.iter().map(OsString::from).collect(),
@@ -74,17 +73,17 @@ impl Stand {
     }
 
     /// To run a shell script.
-    pub fn script(&self, script: &str) -> Spec {
+    pub(crate) fn script(&self, script: &str) -> Spec {
         self.spec(&["sh", "-c", script])
     }
 
     /// Runs a script whose standard output goes to a file; its exit code and the output.
-    pub fn output_of(&self, script: &str) -> (u8, String) {
+    pub(crate) fn output_of(&self, script: &str) -> (u8, String) {
         self.output_with(script, |_| {})
     }
 
     /// As [`output_of`](Self::output_of), with changes to what is run.
-    pub fn output_with(&self, script: &str, change: impl FnOnce(&mut Spec)) -> (u8, String) {
+    pub(crate) fn output_with(&self, script: &str, change: impl FnOnce(&mut Spec)) -> (u8, String) {
         let file = self.root().join("tmp/output");
         fs::write(&file, "").unwrap();
         set_mode(&file, 0o666);
@@ -95,27 +94,27 @@ impl Stand {
     }
 }
 
-pub fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// Runs, and must be able to.
-pub fn status(spec: &Spec) -> Status {
+pub(crate) fn status(spec: &Spec) -> Status {
     container::run(spec).unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub fn code(spec: &Spec) -> u8 {
+pub(crate) fn code(spec: &Spec) -> u8 {
     status(spec).code()
 }
 
 /// What is mounted on the host.
-pub fn mounts() -> String {
+pub(crate) fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
 
 /// The helper: this test program, told by a variable what to run.
-pub fn process(spec: &Spec) -> Command {
+pub(crate) fn process(spec: &Spec) -> Command {
     let words = |words: &[OsString]| {
         let words = words.iter().map(|word| word.to_str().unwrap());
         words.collect::<Vec<_>>().join(&WORD.to_string())
@@ -138,7 +137,7 @@ pub fn process(spec: &Spec) -> Command {
 }
 
 /// What the helper was told to run, if it was.
-pub fn told() -> Option<Spec> {
+pub(crate) fn told() -> Option<Spec> {
     let told = std::env::var(VARIABLE).ok()?;
     let fields: Vec<_> = told.split(FIELD).collect();
     let words = |field: &str| {
@@ -158,14 +157,14 @@ pub fn told() -> Option<Spec> {
 }
 
 /// What the container wrote to standard output.
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout);
     let (_, said) = text.split_once(MARK).unwrap_or_else(|| panic!("it did not start: {text}"));
     said.to_owned()
 }
 
 /// Runs the helper with this on its standard input.
-pub fn fed(spec: &Spec, input: &[u8]) -> Output {
+pub(crate) fn fed(spec: &Spec, input: &[u8]) -> Output {
     use std::io::Write;
     let mut child =
         process(spec).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the helper");
@@ -175,7 +174,7 @@ pub fn fed(spec: &Spec, input: &[u8]) -> Output {
 
 /// Waits for something that happens soon.
 #[track_caller]
-pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     for _ in 0..400 {
         if happened() {
             return;
@@ -186,7 +185,7 @@ pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
 }
 
 /// The processes of this machine whose command line has this word.
-pub fn processes_with(word: &str) -> Vec<u32> {
+pub(crate) fn processes_with(word: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };

@@ -98,24 +98,22 @@ fn the_callers_shell_can_stop_and_continue_it() {
     let words: Vec<_> = std::iter::once(helper.get_program()).chain(helper.get_args()).collect();
     let line = words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
     let dialogue = format!(
-        r#"[
-        (b"$ ", b"{line}\n"),
+        r##"[
+        (b"# ", b"{line}\n"),
         (b"ready", b"one\n"),
         (b"read:one", b"\x1a"),
         (b"Stopped", b"echo outside $((6*7))\n"),
         (b"outside 42", b"bg\n"),
-        (b"bg", b"\n"),
+        (b"bg", b"sleep 1\n"),
         (b"Stopped", b"fg\n"),
         (b"a_process", b"two\n"),
         (b"read:two", b"\x03"),
         (b"got-int", b"echo code $?\n"),
         (b"code 6", b"exit 0\n"),
-    ]"#
+    ]"##
     );
     let shell = ["/bin/bash", "--norc", "--noprofile", "-i"];
-    let mut command = helper;
-    command.env("PS1", "$ ").env("PS2", "");
-    let (code, screen, wrong) = talk(&command, &shell, &dialogue);
+    let (code, screen, wrong) = talk(&helper, &shell, &dialogue);
     assert_eq!(code, Some(0), "{screen}\n{wrong}");
 }
 
@@ -127,15 +125,13 @@ fn a_pipeline_keeps_its_terminal() {
     let words: Vec<_> = std::iter::once(helper.get_program()).chain(helper.get_args()).collect();
     let line = words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
     let dialogue = format!(
-        r#"[
-        (b"$ ", b"{line} | {{ sleep 0.5; read typed </dev/tty; echo got $typed; cat >/dev/null; }}\n"),
+        r##"[
+        (b"# ", b"{line} | {{ sleep 0.5; read x </dev/tty; echo got $x; cat >/dev/null; }}\n"),
         (b"cat >/dev/null", b"words\n"),
         (b"got words", b"exit 0\n"),
-    ]"#
+    ]"##
     );
     let shell = ["/bin/bash", "--norc", "--noprofile", "-i"];
-    let mut command = helper;
-    command.env("PS1", "$ ").env("PS2", "");
-    let (code, screen, wrong) = talk(&command, &shell, &dialogue);
+    let (code, screen, wrong) = talk(&helper, &shell, &dialogue);
     assert_eq!(code, Some(0), "{screen}\n{wrong}");
 }

@@ -122,3 +122,20 @@ fn no_bytes_make_it_panic() {
         }
     }
 }
+
+#[test]
+fn a_container_brings_its_layers_and_takes_flags() {
+    let layers = || MountOptions {
+        lowers: vec!["/a".into()],
+        upper: Some("/u".into()),
+        work: Some("/w".into()),
+        ..MountOptions::default()
+    };
+    let with = |text: &'static str| parse_flags(layers(), [text.as_bytes()]);
+    let flagged = MountOptions { nosuid: true, volatile: true, ..layers() };
+    assert_eq!(with("nosuid,volatile"), Ok(flagged));
+    for given in ["lowerdir=/b", " upperdir=/b", "ro,workdir=/b", "lowerdir+=/b", "lowerdir"] {
+        assert!(matches!(with(given), Err(OptionError::Known(_))), "{given}");
+    }
+    assert!(matches!(with("colour=red"), Err(OptionError::Unknown(_))));
+}

@@ -18,7 +18,9 @@ const DIRS: [&str; 2] = ["blobs", "blobs/sha256"];
 /// The name of a blob whose digest is not known yet.
 const PART: &str = "blobs/sha256/part";
 
+/// The unit of a tar archive.
 const BLOCK: u64 = 512;
+type Block = [u8; 512];
 
 /// Writes a blob's bytes to where they belong.
 type Fill<'a> = dyn FnMut(&mut dyn Write) -> Result<()> + 'a;
@@ -174,10 +176,10 @@ fn pour(file: &File, fill: &mut Fill<'_>) -> Result<(Digest, u64)> {
 }
 
 /// The header of an archive's entry: nobody's, from 1970.
-fn header(name: &str, kind: u8, mode: u32, size: u64) -> [u8; BLOCK as usize] {
+fn header(name: &str, kind: u8, mode: u32, size: u64) -> Block {
     const SIZE: usize = 124;
     const SUM: usize = 148;
-    let mut block = [0; BLOCK as usize];
+    let mut block: Block = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| {
         for (to, from) in block.iter_mut().skip(at).zip(bytes) {
             *to = *from;

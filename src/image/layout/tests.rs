@@ -245,7 +245,7 @@ fn much_reading_is_refused() {
         sample.nested(vec![on(unlike, "linux/arm64"), on(inner.clone(), HOST)])
     };
     sample.index((0..10).map(entry).collect());
-    let files = Directory::new(fs::File::open(sample.path()).unwrap().into());
+    let files = Directory::new(crate::image::tests::file(sample.path()).into());
     let walk =
         |left| Walk { files: &files, platform: &Platform::host(), left: Cell::new(left) }.images();
     assert_eq!(walk(MAX_READ).unwrap().len(), 10);

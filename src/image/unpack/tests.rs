@@ -1,6 +1,6 @@
 //! Archives, and the trees that become of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -15,6 +15,8 @@ use crate::layer::dir::DirLayer;
 use crate::testkit::archive::{Archive, Member};
 use crate::testkit::listing;
 
+mod hostile;
+
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn job(dir: &Path) -> Unpack<'_> {
@@ -27,6 +29,7 @@ fn unpack(dir: &Path, tar: &[u8]) -> Result<Unpacked> {
 
 /// A stack of layers under construction, lowest first.
 struct Stack {
+    home: PathBuf,
     dirs: Vec<TempDir>,
     /// Topmost first.
     layers: Vec<Arc<dyn Layer>>,
@@ -36,16 +39,16 @@ struct Stack {
 
 impl Stack {
     fn new() -> Self {
-        Self { dirs: Vec::new(), layers: Vec::new(), again: 0 }
+        Self { home: std::env::temp_dir(), dirs: Vec::new(), layers: Vec::new(), again: 0 }
     }
 
     fn add(&mut self, archive: Archive) -> Result<()> {
         let tar = archive.finish();
-        let mut dir = tempfile::tempdir().unwrap();
+        let mut dir = tempfile::tempdir_in(&self.home).unwrap();
         let mut settled = unpack(dir.path(), &tar)?.settle(&self.layers, &GO_ON)?;
         if settled == Settled::Again {
             self.again += 1;
-            dir = tempfile::tempdir().unwrap();
+            dir = tempfile::tempdir_in(&self.home).unwrap();
             let unpacked = job(dir.path()).unpack_over(&mut &*tar, &self.layers)?;
             settled = unpacked.settle(&self.layers, &GO_ON)?;
         }
@@ -114,4 +117,222 @@ fn entries_come_out_as_they_are() {
         format!("/d/zero Char 0644 1:1 1000000000.000000000 x1 =d/zero 0 0 {hash}"),
     ];
     assert_eq!(stack.tree(), expected);
+}
+
+/// A lower layer with a bit of everything.
+fn below() -> Archive {
+    Archive::new()
+        .dir("./")
+        .add(&Member::new("d", b'5').perm(0o2710).ids(1, 2).mtime(9, 9).xattr("user.d", "d"))
+        .file("d/a", "aa")
+        .hard("d/b", "d/a")
+        .symlink("d/s", "a")
+        .symlink("l", "d")
+        .file("f", "ff")
+        .add(&Member::new("zero", b'3'))
+}
+
+#[test]
+fn what_is_only_implied_is_as_below() {
+    let stack = one(below()).with(Archive::new().file("d/new", "x").file("n/e/w", "y"));
+    let tree = stack.tree();
+    assert!(tree.contains(&"/d Dir 2710 1:2 9.000000009 user.d=d".to_owned()), "{tree:?}");
+    assert!(tree.contains(&"/n/e Dir 0755 0:0 0.000000000".to_owned()), "{tree:?}");
+    assert_eq!(stack.paths(), "/d /d/a /d/b /d/new /d/s /f /l /n /n/e /n/e/w /zero");
+}
+
+#[test]
+fn directories_for_whiteouts_alone_do_not_stay() {
+    let layer = Archive::new()
+        .file("no/where/.wh.x", "")
+        .file("no/.wh..wh..opq", "")
+        .file("f/.wh.x", "")
+        .file("d/.wh.a", "")
+        .symlink("s", "aside/../d")
+        .file("s/x", "x");
+    let stack = one(below()).with(layer);
+    assert_eq!(stack.paths(), "/d /d/b /d/s /d/x /f /l /s /zero");
+    assert!(!stack.dirs[1].path().join("root/no").exists());
+}
+
+#[test]
+fn a_whiteout_hides_below_whatever_becomes_of_its_place() {
+    // Made again only to step out of it: the whiteout stays.
+    let layer = Archive::new().file(".wh.d", "").symlink("s", "d/../f2").file("s/x", "x");
+    assert_eq!(one(below()).with(layer).paths(), "/f /f2 /f2/x /l /s /zero");
+    // The same, the other way round.
+    let layer = Archive::new().symlink("s", "d/../f2").file("s/x", "x").file(".wh.d", "");
+    assert_eq!(one(below()).with(layer).paths(), "/f /f2 /f2/x /l /s /zero");
+    // What is in a deleted directory has a new one around it.
+    let layer = Archive::new().file("d/x", "x").file(".wh.d", "");
+    let stack = one(below()).with(layer);
+    assert_eq!(stack.paths(), "/d /d/x /f /l /zero");
+    assert_eq!(stack.tree()[0], "/d Dir 0755 0:0 0.000000000");
+    // An opaque mark keeps the directory.
+    let layer = Archive::new().file("d/.wh..wh..opq", "").file("d/x", "x");
+    let stack = one(below()).with(layer);
+    assert_eq!(stack.paths(), "/d /d/x /f /l /zero");
+    assert_eq!(stack.tree()[0], "/d Dir 2710 1:2 9.000000009 user.d=d");
+    // A directory in the place of a whiteout, of a file, of a link that waits.
+    let layer = Archive::new().file(".wh.d", "").dir("d").file(".wh.d", "");
+    assert_eq!(one(below()).with(layer).paths(), "/d /f /l /zero");
+    let layer = Archive::new().file("d", "").dir("d");
+    assert_eq!(one(below()).with(layer).paths(), "/d /f /l /zero");
+    let layer = Archive::new().hard("d", "f").dir("d");
+    assert_eq!(one(below()).with(layer).paths(), "/d /f /l /zero");
+}
+
+#[test]
+fn links_below_are_followed_the_second_time() {
+    let cases = [
+        (Archive::new().file("l/x", "x"), "/d /d/a /d/b /d/s /d/x /f /l /zero"),
+        (Archive::new().file("l/.wh.a", ""), "/d /d/b /d/s /f /l /zero"),
+        (Archive::new().hard("l/x", "l/a"), "/d /d/a /d/b /d/s /d/x /f /l /zero"),
+        (Archive::new().hard("m", "l").file("m/x", ""), "/d /d/a /d/b /d/s /d/x /f /l /m /zero"),
+        (Archive::new().file("l/x", "x").dir("l"), "/d /d/a /d/b /d/s /d/x /f /l /zero"),
+        (
+            Archive::new().symlink("k", "l/../f").hard("x", "k"),
+            "/d /d/a /d/b /d/s /f /k /l /x /zero",
+        ),
+        (
+            Archive::new().symlink("k", "l/../d").hard("x", "k/a"),
+            "/d /d/a /d/b /d/s /f /k /l /x /zero",
+        ),
+    ];
+    let mut again = Vec::new();
+    for (layer, paths) in cases {
+        let stack = one(below()).with(layer);
+        assert_eq!(stack.paths(), paths);
+        again.push(stack.again);
+    }
+    assert_eq!(again, [1, 1, 1, 1, 1, 0, 1]);
+}
+
+#[test]
+fn links_to_below_bring_the_whole_group() {
+    let stack = one(below()).with(Archive::new().hard("x", "d/a").hard("y", "x").hard("z", "zero"));
+    let tree = stack.tree();
+    let group: Vec<_> = tree.iter().filter(|line| line.contains(" x4 =d/a ")).collect();
+    assert_eq!(group.len(), 4, "{tree:#?}");
+    let zero: Vec<_> = tree.iter().filter(|line| line.contains("Char 0644 0:0")).collect();
+    assert_eq!(zero.len(), 2, "{tree:#?}");
+    assert!(tree.contains(&"/d Dir 2710 1:2 9.000000009 user.d=d".to_owned()), "{tree:?}");
+    // A name that this layer deletes or replaces stays so.
+    let layer = Archive::new().hard("x", "d/a").file("d/.wh.a", "").file("d/b", "other");
+    let stack = one(below()).with(layer);
+    assert!(
+        stack.tree().iter().any(|line| line.starts_with("/x File 0644") && line.contains("x1"))
+    );
+    assert_eq!(stack.paths(), "/d /d/b /d/s /f /l /x /zero");
+    // What replaces a link that waits, wins.
+    let layer = Archive::new().hard("x", "d/a").file("x", "own").hard("y", "x");
+    let stack = one(below()).with(layer);
+    assert!(stack.tree().iter().any(|line| line.starts_with("/y File") && line.contains("x2 =x")));
+}
+
+#[test]
+fn the_archive_comes_back_whatever_was_replaced() {
+    // Each is checked by `add`.
+    let stack = one(Archive::new()
+        .file("f", "one")
+        .file("f", "two")
+        .hard("g", "f")
+        .file("f", "three")
+        .file("d/e/f", "in a directory")
+        .file("d/e/f", "again")
+        .hard("h", "d/e/f")
+        .dir("d/e/empty")
+        .symlink("d/s", "x")
+        .file("d", "no directory now")
+        .dir("d")
+        .file("d/e/f", "a third time")
+        .hard("d/e/f", "d/e/f")
+        .file(".wh..wh.plnk/1.2", "of aufs")
+        .file(".wh.gone", "a whiteout with content")
+        .raw(&[0; 1024])
+        .raw(b"what follows the end is kept too"));
+    assert_eq!(stack.paths(), "/d /d/e /d/e/f /f /g /h");
+    let line = |path: &str| stack.tree().into_iter().find(|line| line.starts_with(path)).unwrap();
+    assert!(line("/g").contains(" x1 =g 0 3 "), "{}", line("/g"));
+    assert!(line("/h").contains(" x1 =h 0 5 "), "{}", line("/h"));
+    assert_eq!(std::fs::read_dir(stack.dirs[0].path().join("kept")).unwrap().count(), 5);
+}
+
+#[test]
+fn a_default_acl_is_not_passed_on() {
+    let acl = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x04\0\x05\0\xff\xff\xff\xff\x10\0\x05\0\
+        \xff\xff\xff\xff\x02\0\x07\0\x07\0\0\0\x20\0\x05\0\xff\xff\xff\xff";
+    // Sorted as the kernel wants them: owner, named user, group, mask, others.
+    let sorted = [&acl[..12], &acl[28..36], &acl[12..28], &acl[36..]].concat();
+    let dir = Member::new("d", b'5').perm(0o2755).xattr("system.posix_acl_default", &sorted);
+    let stack = one(Archive::new().add(&dir).file("d/f", "x").dir("d/e"));
+    let tree = stack.tree();
+    assert!(tree[0].starts_with("/d Dir 2755 0:0 1000000000.000000000 system.posix_acl_default="));
+    assert_eq!(tree[1], "/d/e Dir 0755 0:0 1000000000.000000000");
+    assert!(tree[2].starts_with("/d/f File 0644 0:0") && !tree[2].contains("acl"), "{}", tree[2]);
+    // Nor to what comes in later.
+    let stack = one(below()).with(Archive::new().add(&dir).hard("d/x", "f"));
+    assert!(!stack.tree().iter().any(|line| line.starts_with("/d/x") && line.contains("acl")));
+}
+
+#[test]
+fn marks_in_an_archive_are_no_marks() {
+    let marked = |path: &str, flag| {
+        Member::new(path, flag)
+            .xattr("trusted.overlay.opaque", "y")
+            .xattr("trusted.overlay.redirect", "/etc")
+            .xattr("trusted.overlay.metacopy", "")
+            .xattr("user.overlay.whiteout", "y")
+            .xattr("user.fuseoverlayfs.opaque", "y")
+            .xattr("trusted.overlay.plyfs.kind", "c0:0")
+    };
+    let layer = Archive::new().add(&marked("d", b'5')).add(&marked("f", b'0'));
+    let stack = one(below()).with(layer);
+    assert_eq!(stack.paths(), "/d /d/a /d/b /d/s /f /l /zero");
+    for path in ["/d ", "/f "] {
+        let tree = stack.tree();
+        let line = tree.iter().find(|line| line.starts_with(path)).unwrap();
+        assert!(line.contains("trusted.overlay.redirect=/etc"), "{line}");
+        assert!(line.contains("user.fuseoverlayfs.opaque=y"), "{line}");
+    }
+}
+
+#[test]
+fn holes_stay_holes() {
+    let mut member = Member::new("GNUSparseFile.0/f", b'0');
+    member.data = b"2\n0\n3\n1000000\n3\n".to_vec();
+    member.data.resize(512, 0);
+    member.data.extend_from_slice(b"abcxyz");
+    let pax = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n21 GNU.sparse.name=f\n\
+        31 GNU.sparse.realsize=1048576\n";
+    let mut head = Member::new("pax", b'x');
+    head.data = pax.to_vec();
+    let stack = one(Archive::new().add(&head).add(&member));
+    let file = stack.dirs[0].path().join("root/f");
+    let content = std::fs::read(&file).unwrap();
+    assert_eq!((content.len(), &content[..4], &content[1_000_000..1_000_004]), {
+        (1_048_576, b"abc\0".as_slice(), b"xyz\0".as_slice())
+    });
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&file).unwrap());
+    assert!(blocks < 100, "{blocks} blocks");
+}
+
+#[test]
+fn the_root_may_be_described_last() {
+    let root = Member::new("/", b'5').perm(0o1700).ids(5, 5).mtime(-1, 0).xattr("user.r", "r");
+    let stack = one(Archive::new().file("a", "").add(&root));
+    let tree = listing::of_layers(&stack.layers);
+    assert!(tree.starts_with("/ Dir 1700 5:5 -1.000000000 user.r=r\n"), "{tree}");
+    let stack = stack.with(Archive::new().file("b", ""));
+    let tree = listing::of_layers(&stack.layers);
+    assert!(tree.starts_with("/ Dir 1700 5:5 -1.000000000 user.r=r\n"), "{tree}");
+}
+
+#[test]
+fn what_was_called_off_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(true);
+    let job = Unpack { stop: &stop, ..job(dir.path()) };
+    let tar = below().finish();
+    assert_eq!(job.unpack(&mut tar.as_slice()).unwrap_err().errno(), Errno::EINTR);
 }

@@ -1,0 +1,115 @@
+//! `plyfs create|ls|commit|rm|gc`: containers in the store.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::args::{CreateArgs, GcArgs, LsArgs, RmArgs};
+use super::output::{self, Exit, JsonPath, Outcome, Table};
+use super::{image, stored};
+use crate::errno::Errno;
+use crate::store::NewContainer;
+
+/// `plyfs create`
+pub(super) fn create(args: &CreateArgs, root: Option<&Path>) -> Outcome {
+    let store = stored::open(root)?;
+    let image = image::find_or_import(&store, &args.image)?;
+    let (container, lock) =
+        store.create_container(&image, NewContainer::Kept(&args.name)).map_err(|error| {
+            let hint = "'plyfs ls' lists containers, 'plyfs image ls' images";
+            stored::failure(format!("container {}", args.name), error, hint)
+        })?;
+    drop(lock);
+    output::line(&container.name)?;
+    Ok(Exit::Ok)
+}
+
+/// A container as JSON.
+#[derive(Serialize)]
+struct JsonContainer<'a> {
+    name: &'a str,
+    image: String,
+    image_id: String,
+    created: i64,
+    ephemeral: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mounted: Option<JsonPath>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+}
+
+/// `plyfs ls`
+pub(super) fn ls(args: &LsArgs, root: Option<&Path>) -> Outcome {
+    let store = stored::open(root)?;
+    let wrong = |error| stored::failure("containers", error, "try plyfs check");
+    let mut table = Table::new(&["NAME", "IMAGE", "CREATED", "MOUNTED AT"]);
+    for container in store.containers().map_err(wrong)? {
+        let image = store
+            .image_of(&container)
+            .map_or_else(|_| container.image.hex().chars().take(12).collect(), |i| i.label());
+        let mounted = container.mounted();
+        if args.json {
+            output::json(&JsonContainer {
+                name: &container.name,
+                image,
+                image_id: container.image.to_string(),
+                created: container.created,
+                ephemeral: container.ephemeral,
+                pid: mounted.as_ref().map(|(pid, _)| *pid),
+                mounted: mounted.map(|(_, at)| JsonPath::of(&at)),
+            })?;
+            continue;
+        }
+        let mounted = mounted.map(|(_, at)| super::overlap::shown(&at)).unwrap_or_default();
+        table.row([container.name, image, output::age(container.created), mounted]);
+    }
+    if !args.json {
+        table.print()?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// `plyfs rm`
+pub(super) fn rm(args: &RmArgs, root: Option<&Path>) -> Outcome {
+    let store = stored::open(root)?;
+    for name in &args.containers {
+        store.remove_container(name).map_err(|error| {
+            let hint = match error.errno() {
+                Errno::EBUSY => "unmount it first: plyfs umount",
+                _ => "'plyfs ls' lists containers",
+            };
+            stored::failure(format!("cannot remove {name}"), error, hint)
+        })?;
+        output::line(name)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// What was collected, as JSON.
+#[derive(Serialize)]
+struct JsonCollected {
+    containers: usize,
+    layers: usize,
+    strays: usize,
+    deleted: usize,
+}
+
+/// `plyfs gc`
+pub(super) fn gc(args: &GcArgs, root: Option<&Path>) -> Outcome {
+    let store = stored::open(root)?;
+    let found = store.gc().map_err(|error| stored::failure("gc", error, "try plyfs check"))?;
+    if args.json {
+        output::json(&JsonCollected {
+            containers: found.containers,
+            layers: found.layers,
+            strays: found.strays,
+            deleted: found.deleted,
+        })?;
+    } else {
+        output::line(format_args!(
+            "removed {} abandoned containers, {} unused layers, {} other leftovers",
+            found.containers, found.layers, found.strays
+        ))?;
+    }
+    Ok(Exit::Ok)
+}
