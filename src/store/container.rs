@@ -9,7 +9,7 @@ use rustix::fs::{CWD, OFlags};
 
 use super::image::{Image, digest, find, load};
 use super::layout::sync_dir;
-use super::{Lock, Store, Use, db, fresh_name, lock, now};
+use super::{Lock, Store, Use, db, fresh_name, lock, now, reserve};
 use crate::attr::SetTime;
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::Digest;
@@ -255,6 +255,12 @@ impl Store {
     /// # Errors
     /// `ENOENT` if there is none; `EBUSY` if it is in use, naming by whom.
     pub fn remove_container(&self, name: &str) -> Result<()> {
+        reserve::with(&self.layout, || self.delete_container(name))?;
+        self.gc().map(drop)
+    }
+
+    /// Removes the row of a container that nobody uses.
+    fn delete_container(&self, name: &str) -> Result<()> {
         let container = self.container(name)?;
         let tx = self.db.write()?;
         let Some(found) = by_name(&tx, name)?.filter(|(id, ..)| *id == container.id) else {
@@ -272,7 +278,7 @@ impl Store {
         delete(&tx, container.id)?;
         db::commit(tx)?;
         drop(owned);
-        self.gc().map(drop)
+        Ok(())
     }
 
     /// Lets an ephemeral container go whose lock this process holds. That it has gone already is no

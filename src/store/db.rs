@@ -114,7 +114,7 @@ pub(super) fn error(error: rusqlite::Error) -> Error {
             let text = "the store's database has been in use by other processes for too long";
             return Error::new(Errno::EBUSY, text);
         }
-        Some(ErrorCode::DiskFull) => Errno::ENOSPC,
+        Some(ErrorCode::DiskFull) => return Error::from(Errno::ENOSPC).context_of("database"),
         Some(ErrorCode::ReadOnly) => Errno::EROFS,
         Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => Errno::EACCES,
         Some(ErrorCode::OutOfMemory) => Errno::ENOMEM,

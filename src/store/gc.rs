@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::image::{column, digest};
 use super::layout::Layout;
-use super::{Lock, Store, container, db, lock, trash};
+use super::{Lock, Store, container, db, lock, reserve, trash};
 use crate::errno::{Errno, Result};
 use crate::image::digest::ChainId;
 
@@ -28,6 +28,12 @@ impl Store {
     /// has, what interrupted imports and removals left, the trash. Whatever is in use stays for the
     /// next time.
     pub fn gc(&self) -> Result<Collected> {
+        let collected = reserve::with(&self.layout, || self.collect())?;
+        reserve::keep(&self.layout);
+        Ok(collected)
+    }
+
+    fn collect(&self) -> Result<Collected> {
         let mut collected = Collected::default();
         let tx = self.db.write()?;
         let mut locks = Vec::new();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Lock, Store, db, lock};
+use super::{Lock, Store, db, lock, reserve};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::{ChainId, DiffId, Digest};
 use crate::image::reference::Reference;
@@ -148,6 +148,15 @@ impl Store {
     /// # Errors
     /// `EBUSY` if containers are made of it, naming them; `EINVAL` for an id of several names.
     pub fn remove_image(&self, image: &str, force: bool) -> Result<Removed> {
+        let removed = reserve::with(&self.layout, || self.take_name(image, force))?;
+        if removed.deleted {
+            self.gc()?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes the rows of a name, or of an image.
+    fn take_name(&self, image: &str, force: bool) -> Result<Removed> {
         let tx = self.db.write()?;
         let id = find(&tx, image)?;
         let names = names(&tx, &id)?;
@@ -168,14 +177,17 @@ impl Store {
             _ => delete(&tx, &id)?,
         };
         db::commit(tx)?;
-        if removed.deleted {
-            self.gc()?;
-        }
         Ok(removed)
     }
 
     /// Removes the images that have no name and no container; with `all`, those with names too.
     pub fn prune_images(&self, all: bool) -> Result<Vec<Removed>> {
+        let removed = reserve::with(&self.layout, || self.delete_unused(all))?;
+        self.gc()?;
+        Ok(removed)
+    }
+
+    fn delete_unused(&self, all: bool) -> Result<Vec<Removed>> {
         let tx = self.db.write()?;
         let unused = "
             SELECT id FROM images
@@ -184,7 +196,6 @@ impl Store {
         let ids = column(&tx, unused, if all { "all" } else { "" })?;
         let removed = ids.iter().map(|id| delete(&tx, id)).collect::<Result<Vec<_>>>()?;
         db::commit(tx)?;
-        self.gc()?;
         Ok(removed)
     }
 

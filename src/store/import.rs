@@ -122,12 +122,11 @@ impl Store {
             let text = format!("the source has {} images; one name cannot be theirs", images.len());
             return Err(Error::new(Errno::EINVAL, text));
         }
-        let named = |image: &SourceImage| match options.name {
-            Some(name) => Ok(vec![name.clone()]),
-            None => {
-                let names = image.names.iter();
-                names.map(|name| Reference::from_source(name, options.stem)).collect()
+        let named = |image: &SourceImage| {
+            if let Some(name) = options.name {
+                return Ok(vec![name.clone()]);
             }
+            image.names.iter().map(|name| Reference::from_source(name, options.stem)).collect()
         };
         let names = images.iter().map(named).collect::<Result<Vec<Vec<_>>>>()?;
         let both = images.iter().zip(names);

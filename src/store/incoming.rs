@@ -129,7 +129,12 @@ impl Store {
         for name in image.names {
             set_name(&tx, name, &id)?;
         }
-        db::commit(tx)
+        db::commit(tx)?;
+        // What was damaged and has been replaced.
+        if let Err(error) = trash::empty(&self.layout) {
+            tracing::warn!(%error, "cannot empty the trash; the next gc will");
+        }
+        Ok(())
     }
 
     /// Moves a layer to its place and enters its row.

@@ -3,6 +3,7 @@
 //! ```text
 //!     ROOT/                       0700: images hold set-id programs
 //!       plyfs.db                  what exists; PRAGMA user_version is the store's version
+//!       reserve                   space kept back, so that a full disk can be emptied
 //!       trees/CHAIN/root          a layer, unpacked, in overlay format
 //!                   recipe        what gives back its tar bit for bit
 //!                   kept/         contents that a later entry of the same tar replaced
@@ -27,6 +28,9 @@ const DIRECTORIES: [&str; 4] = ["trees", "snapshots", "incoming", "trash"];
 /// The database, and what SQLite keeps beside it.
 const DATABASE: &str = "plyfs.db";
 
+/// Space kept back.
+const RESERVE: &str = "reserve";
+
 /// Paths in one store.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -50,7 +54,9 @@ impl Layout {
             );
             return Err(Error::new(Errno::EACCES, text));
         }
-        let ours = |name: &str| name.starts_with(DATABASE) || DIRECTORIES.contains(&name);
+        let ours = |name: &str| {
+            name.starts_with(DATABASE) || name == RESERVE || DIRECTORIES.contains(&name)
+        };
         if !root.join(DATABASE).exists() {
             for entry in std::fs::read_dir(root)? {
                 let name = entry?.file_name();
@@ -90,6 +96,11 @@ impl Layout {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.root.join(DATABASE)
+    }
+
+    /// Space kept back for removals.
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.root.join(RESERVE)
     }
 
     /// Where layers are.

@@ -7,9 +7,11 @@
 //!     image          names and images: list, resolve, tag, remove
 //!     import         a source's blobs to layers and an image
 //!     incoming       layers on their way in, and the step that makes them part of the store
+//!     commit         a container's changes to a layer and an image
 //!     export         layers' tars again, for who writes images
 //!     container      writable directories over images
 //!     trash, gc      what goes is renamed first and deleted later; what nobody owns goes
+//!     reserve        space kept back, so that a full disk can be emptied
 //!     check          whether all of it is what it says it is
 //! ```
 //!
@@ -23,6 +25,7 @@
 //! one; [`Lock`]s may be carried.
 
 mod check;
+mod commit;
 mod container;
 mod db;
 mod export;
@@ -32,11 +35,13 @@ mod import;
 mod incoming;
 pub mod layout;
 mod lock;
+mod reserve;
 mod trash;
 
 use std::path::{Path, PathBuf};
 
 pub use self::check::{CheckOptions, Finding, Remedy, Report};
+pub use self::commit::{CommitOptions, Committed};
 pub use self::container::{Container, Mountable, NewContainer};
 pub use self::gc::Collected;
 pub use self::image::{Image, ImageInfo, LayerInfo, Removed};
@@ -68,8 +73,10 @@ impl Store {
         };
         let what = || format!("store {}", root.display());
         let layout = Layout::prepare(&root).context(what)?;
-        let db = db::Db::open(&layout.database(), &root).context(what)?;
+        let open = || db::Db::open(&layout.database(), &root);
+        let db = reserve::with(&layout, open).context(what)?;
         layout.make_directories().context(what)?;
+        reserve::keep(&layout);
         Ok(Self { layout, db })
     }
 

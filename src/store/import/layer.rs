@@ -63,7 +63,7 @@ impl Below {
 
 type Stream<'a> = Hashing<Feed<'a>>;
 
-impl<'a> Work<'a> {
+impl Work<'_> {
     pub(super) fn stopped(&self) -> bool {
         self.options.stop.load(Ordering::Relaxed) || self.abort.load(Ordering::Relaxed)
     }

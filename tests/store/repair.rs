@@ -1,0 +1,111 @@
+//! What a check finds, and what brings it back.
+
+use std::fs;
+
+use plyfs::errno::Errno;
+use plyfs::store::{NewContainer, Remedy, Store};
+
+use crate::samples::{assert_clean, check, create, import, layout, names, small_layers, tags};
+
+/// A store with the small image, and the directory of its topmost layer.
+fn stand(dir: &std::path::Path) -> (Store, std::path::PathBuf, std::path::PathBuf) {
+    let source = layout(&dir.join("oci"), "small:1", &small_layers());
+    let store = Store::open(Some(&dir.join("store"))).unwrap();
+    import(&store, &source).unwrap();
+    let top = store.lowers(&store.resolve("small:1").unwrap())[0].clone();
+    (store, source, top)
+}
+
+#[test]
+fn a_changed_file_is_found_and_an_import_heals_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, source, top) = stand(dir.path());
+    fs::write(top.join("usr/f"), "NEW").unwrap();
+    let report = check(&store, false);
+    assert!(!report.is_sound());
+    assert_eq!(report.findings.len(), 1, "{report:?}");
+    assert!(report.findings[0].why.contains("digest"), "{report:?}");
+    // Without a repair nothing has changed.
+    assert_eq!(tags(&store), ["small:1"]);
+
+    let report = check(&store, true);
+    assert!(report.is_sound(), "{report:?}");
+    assert!(tags(&store).is_empty());
+    assert_eq!(names(&store, "trees").len(), 0, "no image has them any more");
+    assert_eq!(import(&store, &source).unwrap()[0].unpacked, 3);
+    assert_clean(&store);
+}
+
+#[test]
+fn under_a_container_a_damaged_layer_is_replaced_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, source, top) = stand(dir.path());
+    let container = create(&store, "small:1", "box");
+    fs::write(container.upper().join("kept"), "mine").unwrap();
+    fs::remove_file(top.join("usr/g")).unwrap();
+    let report = check(&store, true);
+    assert!(!report.is_sound(), "{report:?}");
+    let by_hand = |found: &&plyfs::store::Finding| matches!(found.remedy, Remedy::ByHand(_));
+    assert_eq!(report.findings.iter().filter(by_hand).count(), 1, "{report:?}");
+    // Nobody builds on it.
+    let error = store.create_container("small:1", NewContainer::Kept("no")).unwrap_err();
+    assert_eq!(error.errno(), Errno::EIO);
+
+    assert_eq!(import(&store, &source).unwrap()[0].unpacked, 1);
+    assert_clean(&store);
+    assert_eq!(fs::read(top.join("usr/g")).unwrap(), b"g");
+    assert_eq!(fs::read(container.upper().join("kept")).unwrap(), b"mine");
+    create(&store, "small:1", "yes");
+}
+
+#[test]
+fn a_lost_tree_comes_back_with_an_import() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, source, top) = stand(dir.path());
+    fs::remove_dir_all(top.parent().unwrap()).unwrap();
+    assert!(!check(&store, false).is_sound());
+    assert_eq!(import(&store, &source).unwrap()[0].unpacked, 1);
+    assert_clean(&store);
+}
+
+#[test]
+fn what_a_crash_leaves_is_named_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, _) = stand(dir.path());
+    let strays = ["trees/0123", "snapshots/77", "incoming/abcd", "trash/x"];
+    for stray in strays {
+        fs::create_dir_all(store.root().join(stray).join("deep/er")).unwrap();
+    }
+    let report = check(&store, false);
+    assert!(report.is_sound(), "{report:?}");
+    for stray in strays {
+        let named = report.findings.iter().any(|found| found.what.contains(stray));
+        assert!(named, "{stray}: {report:?}");
+        assert!(store.root().join(stray).exists(), "a check that only looks");
+    }
+    assert!(check(&store, true).is_sound());
+    assert_clean(&store);
+    assert_eq!(tags(&store), ["small:1"]);
+}
+
+#[test]
+fn a_tree_of_any_depth_and_mode_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, _) = stand(dir.path());
+    let container = create(&store, "small:1", "box");
+    // Deeper than any path may be long, in steps of names that no path of it could hold.
+    let name = "d".repeat(200);
+    let mut at = rustix::fs::open(
+        container.upper(),
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY,
+        rustix::fs::Mode::empty(),
+    )
+    .unwrap();
+    for _ in 0..3000 {
+        rustix::fs::mkdirat(&at, &name, rustix::fs::Mode::from_raw_mode(0o700)).unwrap();
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+        at = rustix::fs::openat(&at, &name, flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    store.remove_container("box").unwrap();
+    assert_clean(&store);
+}
