@@ -83,7 +83,7 @@ pub fn layer_tar(
         stats: Stats { sockets: plan.sockets, ..Stats::default() },
     };
     for item in plan.items.into_values() {
-        emit.item(&item).context(|| format!("'{}'", shown(&item.path)))?;
+        emit.item(&item)?;
     }
     emit.writer.finish()?.flush()?;
     Ok(emit.stats)
@@ -104,6 +104,7 @@ impl Emit<'_> {
             self.stats.whiteouts += 1;
             return self.writer.start(&whiteout(&item.path), None);
         };
+        let path = || format!("'{}'", shown(&item.path));
         let mut entry = Entry {
             path: item.path.clone(),
             what: What::Dir,
@@ -120,11 +121,11 @@ impl Emit<'_> {
             }
             self.links.insert(link, item.path.clone());
         }
-        entry.xattrs = item.source.xattrs()?;
+        entry.xattrs = item.source.xattrs().context(path)?;
         entry.what = match attr.kind {
             Kind::File => return self.file(entry, &item.source),
             Kind::Dir => What::Dir,
-            Kind::Symlink => What::Symlink(item.source.readlink()?),
+            Kind::Symlink => What::Symlink(item.source.readlink().context(path)?),
             Kind::Fifo => What::Fifo,
             Kind::Char => What::Char(attr.rdev),
             Kind::Block => What::Block(attr.rdev),
@@ -134,24 +135,32 @@ impl Emit<'_> {
     }
 
     fn file(&mut self, mut entry: Entry, source: &Source) -> Result<()> {
-        let data = source.open()?;
-        let size = data.attr()?.size;
+        let shown = shown(&entry.path);
+        let path = || format!("'{shown}'");
+        let data = source.open().context(path)?;
+        let size = data.attr().context(path)?.size;
         entry.what = What::File(size);
-        let pieces = pieces(&*data, size)?;
+        let pieces = pieces(&*data, size).context(path)?;
         self.writer.start(&entry, pieces.as_deref())?;
         for piece in pieces.unwrap_or_else(|| vec![Piece { offset: 0, len: size }]) {
-            self.copy(&*data, piece)?;
+            self.copy(&*data, piece, path)?;
         }
         Ok(())
     }
 
-    fn copy(&mut self, data: &dyn Data, Piece { mut offset, mut len }: Piece) -> Result<()> {
+    fn copy(
+        &mut self,
+        data: &dyn Data,
+        Piece { mut offset, mut len }: Piece,
+        path: impl Fn() -> String,
+    ) -> Result<()> {
         while len > 0 {
             let want = usize::try_from(len).unwrap_or(CHUNK).min(CHUNK);
             let room = self.buffer.get_mut(..want).unwrap_or_default();
-            let got = data.read_at(room, offset)?;
+            let got = data.read_at(room, offset).context(&path)?;
             if got == 0 {
-                return Err(Error::new(Errno::EIO, "it became shorter while it was read"));
+                let why = format!("{}: it became shorter while it was read", path());
+                return Err(Error::new(Errno::EIO, why));
             }
             self.writer.data(room.get(..got).unwrap_or_default())?;
             let got = got as u64;

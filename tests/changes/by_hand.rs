@@ -330,6 +330,7 @@ fn umoci_unpacks_the_same_tree() {
         Op::Symlink(at("link"), 3),
         Op::Char(at("zero"), 0),
         Op::Utimens(at("over/f"), 5),
+        Op::Create(Place(vec![b"raw\xe9\xff".to_vec()]), 0o644),
     ];
     let (stand, mut union) = changed(&[lower], &ops);
     let (layer, _) = stand.layer().unwrap();

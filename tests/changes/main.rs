@@ -291,14 +291,22 @@ fn apply(root: &Path, layer: &[u8]) {
         let name = bytes.rsplit(|&byte| byte == b'/').next().unwrap();
         if let Some(hidden) = name.strip_prefix(b".wh.") {
             let hidden = parent.join(OsStr::from_bytes(hidden));
-            assert!(hidden.symlink_metadata().is_ok(), "a whiteout of nothing: {hidden:?}");
+            assert!(
+                hidden.symlink_metadata().is_ok(),
+                "a whiteout of nothing: {}",
+                hidden.display()
+            );
             remove(&hidden);
             assert_eq!(seen.insert(hidden.as_os_str().as_bytes().to_vec(), true), None);
             continue;
         }
         assert_eq!(seen.insert(path.as_os_str().as_bytes().to_vec(), false), None);
         let parent_told = seen.contains_key(parent.as_os_str().as_bytes());
-        assert!(bytes == b"." || parent == root || parent_told, "no entry for {parent:?}");
+        assert!(
+            bytes == b"." || parent == root || parent_told,
+            "no entry for {}",
+            parent.display()
+        );
         if entry.what != What::Dir || !fs::symlink_metadata(&path).is_ok_and(|at| at.is_dir()) {
             remove(&path);
         }
