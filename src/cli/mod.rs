@@ -5,6 +5,7 @@ pub mod args;
 mod check;
 pub mod diff;
 mod doctor;
+pub mod generate;
 mod log;
 mod mount;
 pub mod options;
@@ -51,5 +52,6 @@ fn dispatch(command: &Command) -> Outcome {
         Command::Diff(args) => diff::run(args),
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Generate(args) => generate::run(args),
     }
 }
