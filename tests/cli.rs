@@ -66,7 +66,7 @@ fn help_and_version() {
     }
     let help = stdout(&plyfs(temp.path(), &["--help"]));
     assert!(help.contains("Exit codes:"), "{help}");
-    for command in ["mount", "umount", "diff", "check", "doctor"] {
+    for command in ["mount", "umount", "diff", "check", "doctor", "generate"] {
         let output = plyfs(temp.path(), &["help", command]);
         assert!(stdout(&output).contains("plyfs "), "{command} has no example");
     }
@@ -263,4 +263,38 @@ fn the_doctor_sees_this_directory() {
         assert!(topics.iter().any(|t| t == topic), "{topic} is not in {topics:?}");
     }
     assert_eq!(fs::read_dir(temp.path().join("up")).unwrap().count(), 0);
+}
+
+#[test]
+fn manual_pages_are_written_where_they_are_wanted() {
+    let temp = stand();
+    let output = plyfs(temp.path(), &["generate", "man", "share/man/man1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for page in ["plyfs.1", "plyfs-mount.1", "plyfs-generate-man.1"] {
+        let text = fs::read_to_string(temp.path().join("share/man/man1").join(page)).unwrap();
+        assert!(text.contains(".TH"), "{page}: {text}");
+    }
+    let output = plyfs(temp.path(), &["generate", "man", "a/f"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("plyfs: a/f: "), "{}", stderr(&output));
+}
+
+#[test]
+fn bash_reads_its_completions() {
+    let temp = stand();
+    let output = plyfs(temp.path(), &["generate", "completions", "bash"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let script = temp.path().join("plyfs.bash");
+    fs::write(&script, &output.stdout).unwrap();
+    let read = Command::new("bash").arg("-n").arg(&script).output().unwrap();
+    assert!(read.status.success(), "{}", stderr(&read));
+    let complete = format!(
+        "source {}; COMP_WORDS=(plyfs mo); COMP_CWORD=1; _plyfs plyfs mo plyfs; \
+         echo \"${{COMPREPLY[@]}}\"",
+        script.display()
+    );
+    let completed = Command::new("bash").args(["-c", &complete]).output().unwrap();
+    assert_eq!(stdout(&completed).trim(), "mount", "{}", stderr(&completed));
+    let output = plyfs(temp.path(), &["generate", "completions", "tcsh"]);
+    assert_eq!(output.status.code(), Some(2));
 }

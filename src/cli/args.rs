@@ -5,7 +5,7 @@ mod stored;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use stored::*;
 
@@ -64,6 +64,8 @@ pub enum Command {
     Gc(GcArgs),
     /// Tell what this kernel, these privileges and this filesystem allow
     Doctor(DoctorArgs),
+    /// Write manual pages or shell completions
+    Generate(GenerateArgs),
 }
 
 const MOUNT_HELP: &str = "\
@@ -195,4 +197,52 @@ pub struct DoctorArgs {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `plyfs generate`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  plyfs generate man /usr/local/share/man/man1
+  plyfs generate completions bash > /etc/bash_completion.d/plyfs
+  plyfs generate completions zsh > /usr/local/share/zsh/site-functions/_plyfs
+  plyfs generate completions fish > ~/.config/fish/completions/plyfs.fish")]
+pub struct GenerateArgs {
+    /// What to write.
+    #[command(subcommand)]
+    pub what: Generate,
+}
+
+/// What can be generated.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// Write a manual page for each command, plyfs.1, plyfs-mount.1, ...
+    #[command(after_help = "\
+Example:
+  plyfs generate man /usr/local/share/man/man1")]
+    Man {
+        /// The directory to write them to; made if it is missing
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Print the completions for a shell
+    #[command(after_help = "\
+Example:
+  plyfs generate completions bash > /etc/bash_completion.d/plyfs")]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: CompletedShell,
+    },
+}
+
+/// A shell that there are completions for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum CompletedShell {
+    /// GNU bash, with its bash-completion package.
+    Bash,
+    /// The Z shell.
+    Zsh,
+    /// The friendly interactive shell.
+    Fish,
 }

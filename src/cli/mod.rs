@@ -7,6 +7,7 @@ mod check_store;
 mod container;
 pub mod diff;
 mod doctor;
+pub mod generate;
 mod image;
 mod log;
 mod mount;
@@ -63,5 +64,6 @@ fn dispatch(command: &Command, root: Option<&Path>) -> Outcome {
         Command::Check(args) => check::run(args, root),
         Command::Gc(args) => container::gc(args, root),
         Command::Doctor(args) => doctor::run(args),
+        Command::Generate(args) => generate::run(args),
     }
 }

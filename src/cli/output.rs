@@ -88,6 +88,12 @@ pub fn line(text: impl fmt::Display) -> Result<(), Failure> {
     written(writeln!(io::stdout(), "{text}"))
 }
 
+/// Prints bytes to standard output as they are.
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout();
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
 /// Prints a value as one line of JSON.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     match serde_json::to_string(value) {

@@ -98,7 +98,8 @@ impl Status {
 
 /// Runs a command to its end. Signals that this process gets meanwhile and that ask for something
 /// (HUP, INT, QUIT, TERM, USR1, USR2, TSTP, CONT, WINCH) go to the command instead; of several
-/// containers that one process runs at once, to that of the first.
+/// containers that one process runs at once, to that of the first. A process that takes signals by
+/// [`crate::sys::signal`] cannot do this, too.
 ///
 /// # Errors
 /// What kept the container from starting; `EPERM` without `CAP_SYS_ADMIN`, `EINVAL` for a `spec`

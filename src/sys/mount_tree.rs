@@ -44,6 +44,8 @@ pub fn new_filesystem(
     attributes: MountAttrFlags,
 ) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // Shown as its source, where df(1) looks.
+    rustix::mount::fsconfig_set_string(&context, c"source", kind)?;
     for (key, value) in options {
         if value.is_empty() {
             rustix::mount::fsconfig_set_flag(&context, *key)?;

@@ -169,7 +169,7 @@ fn a_plyfs_that_is_killed_takes_the_container_along() {
 #[test]
 fn a_plyfs_that_is_killed_early_leaves_nothing() {
     let stand = Stand::new();
-    let before = stand::mounts();
+    let before = stand.mounts();
     for millis in 0..40 {
         let spec = stand.spec(&["sleep", "876504"]);
         let mut child = stand::process(&spec).stdout(Stdio::null()).spawn().unwrap();
@@ -178,7 +178,7 @@ fn a_plyfs_that_is_killed_early_leaves_nothing() {
         child.wait().unwrap();
     }
     eventually("nothing is left", || processes_with("876504").is_empty());
-    assert_eq!(stand::mounts(), before);
+    assert_eq!(stand.mounts(), before);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn pipes_carry_both_ways() {
 #[test]
 fn many_containers_at_once_from_one_process() {
     let stand = Stand::new();
-    let (before, open) = (stand::mounts(), || fs::read_dir("/proc/self/task").unwrap().count());
+    let before = stand.mounts();
     std::thread::scope(|scope| {
         for number in 0..8_u8 {
             let spec = stand.script(&format!("sleep 0.1; exit {number}"));
@@ -203,6 +203,5 @@ fn many_containers_at_once_from_one_process() {
             });
         }
     });
-    assert_eq!(stand::mounts(), before);
-    assert!(open() > 0);
+    assert_eq!(stand.mounts(), before);
 }

@@ -28,7 +28,7 @@ fn links_out_of_the_root_stay_inside() {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("passwd"), "ann:x:666:666::/:/bin/sh\n").unwrap();
     fs::write(outside.join("resolv.conf"), "outside\n").unwrap();
-    let (before, mounts) = (listing(&outside), stand::mounts());
+    let (before, mounts) = (listing(&outside), stand.mounts());
     fs::remove_dir_all(stand.root().join("etc")).unwrap();
     for target in [outside.to_str().unwrap(), "../../../../../../../../tmp", "/proc/self/root/tmp"]
     {
@@ -49,7 +49,7 @@ fn links_out_of_the_root_stay_inside() {
         fs::remove_file(stand.root().join("etc")).unwrap();
     }
     assert_eq!(listing(&outside), before);
-    assert_eq!(stand::mounts(), mounts);
+    assert_eq!(stand.mounts(), mounts);
     assert!(!Path::new("/tmp/work").exists() && !Path::new("/tmp/bound").exists());
     // They were followed as the container itself would follow them.
     let inside = outside.strip_prefix("/").unwrap();
@@ -63,12 +63,12 @@ fn links_where_pseudo_filesystems_belong_are_refused() {
     for (name, target) in [("proc", "../../.."), ("sys", "/tmp"), ("dev", "/"), ("dev", "nothing")]
     {
         let stand = Stand::new();
-        let (before, mounts) = (listing(Path::new("/dev")), stand::mounts());
+        let (before, mounts) = (listing(Path::new("/dev")), stand.mounts());
         symlink(target, stand.root().join(name)).unwrap();
         let error = container::run(&stand.script("true")).unwrap_err().to_string();
         let why = "is a symbolic link in the image, where a directory has to be";
         assert_eq!(error, format!("/{name}: {why}"));
-        assert_eq!(stand::mounts(), mounts);
+        assert_eq!(stand.mounts(), mounts);
         assert_eq!(listing(Path::new("/dev")).len(), before.len());
     }
     let stand = Stand::new();
@@ -109,7 +109,7 @@ fn odd_files_where_users_are_looked_up_are_refused() {
 #[test]
 fn binds_to_the_root_itself_are_refused() {
     let stand = Stand::new();
-    let mounts = stand::mounts();
+    let mounts = stand.mounts();
     symlink("../../..", stand.root().join("up")).unwrap();
     let mut spec = stand.script("true");
     for place in ["/", "/up", "/proc/x", "/tmp/../sys", "/.."] {
@@ -117,7 +117,7 @@ fn binds_to_the_root_itself_are_refused() {
         let error = container::run(&spec).unwrap_err();
         assert_eq!(error.errno(), plyfs::errno::Errno::EINVAL, "{place}: {error}");
     }
-    assert_eq!(stand::mounts(), mounts);
+    assert_eq!(stand.mounts(), mounts);
 }
 
 #[test]

@@ -251,12 +251,12 @@ fn resolv_conf_is_the_hosts_and_the_images_stays() {
 #[test]
 fn the_hosts_mounts_are_as_they_were() {
     let stand = Stand::new();
-    let before = stand::mounts();
+    let before = stand.mounts();
     let (_, said) = stand.output_with("touch /mnt/x; ls /mnt", |spec| {
         spec.binds = vec![bind(stand.dir(), "/mnt", false)];
     });
     assert_eq!(said, "root\nx\n");
-    assert_eq!(stand::mounts(), before);
+    assert_eq!(stand.mounts(), before);
     let left: Vec<_> = ["proc", "sys", "dev", "mnt"]
         .into_iter()
         .filter(|dir| fs::read_dir(stand.root().join(dir)).unwrap().next().is_some())

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use plyfs::container::{self, Bind, Spec, Status, config};
+use plyfs::sys::mountinfo::{self, Mount};
 
 /// What the helper prints before the container's own output.
 pub(crate) const MARK: &str = "--- the container ---\n";
@@ -50,6 +51,16 @@ impl Stand {
 
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("root")
+    }
+
+    /// What is mounted on the host, each with its number; without what others mount and unmount in
+    /// temporary directories at the same time.
+    pub(crate) fn mounts(&self) -> Vec<Mount> {
+        let mut mounts = mountinfo::read().unwrap();
+        mounts.retain(|mount| {
+            mount.point.starts_with(self.dir()) || !mount.point.starts_with(std::env::temp_dir())
+        });
+        mounts
     }
 
     /// A file of the root, from outside.
@@ -106,11 +117,6 @@ pub(crate) fn status(spec: &Spec) -> Status {
 
 pub(crate) fn code(spec: &Spec) -> u8 {
     status(spec).code()
-}
-
-/// What is mounted on the host.
-pub(crate) fn mounts() -> String {
-    fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
 
 /// The helper: this test program, told by a variable what to run.
