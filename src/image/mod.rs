@@ -1,6 +1,7 @@
 //! Container images: from the bytes that other tools write to values and directories, and back.
 //!
 //! ```text
+//!     changes        what an upper layer changes, as a tar
 //!     compression    gzip, zstd or none, told by the first bytes
 //!     digest         sha256, diffIDs, chainIDs
 //!     reference      the names of images
@@ -21,6 +22,7 @@
 //! `store`'s.
 
 mod archive;
+pub mod changes;
 pub mod compression;
 pub mod config;
 pub mod digest;

@@ -14,13 +14,19 @@ fn decode(stream: &[u8]) -> io::Result<(Compression, Vec<u8>)> {
     Ok((compression, all))
 }
 
+/// Bytes that cannot be compressed.
+fn noise(len: u32) -> Vec<u8> {
+    (0..len).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect()
+}
+
 const BOTH: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
 const SKIPPABLE: &[u8] = b"\x5a\x2a\x4d\x18\x05\0\0\0skip!";
 
 #[test]
 fn streams_are_told_by_their_first_bytes() {
+    let long = vec![7; 300_000];
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
-        for content in [&b"hello"[..], b"", &[7; 300_000]] {
+        for content in [&b"hello"[..], b"", &long] {
             let (found, back) = decode(&encode(compression, content)).unwrap();
             assert_eq!((found, back.as_slice()), (compression, content));
         }
@@ -33,8 +39,9 @@ fn streams_are_told_by_their_first_bytes() {
 
 #[test]
 fn members_and_frames_follow_one_another() {
+    let long = vec![9; 200_000];
     for compression in BOTH {
-        let parts = [&b"one "[..], b"", b"two ", &[9; 200_000], b"end"];
+        let parts = [&b"one "[..], b"", b"two ", &long, b"end"];
         let stream = parts.map(|part| encode(compression, part)).concat();
         assert_eq!(decode(&stream).unwrap().1, parts.concat());
     }
@@ -50,8 +57,7 @@ fn skippable_frames_may_be_anywhere() {
 
 #[test]
 fn what_ends_too_early_is_an_error_wherever_it_ends() {
-    let noise: Vec<u8> =
-        (0..2000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise = noise(2000);
     for compression in BOTH {
         let whole = encode(compression, &noise);
         for cut in 4..whole.len() {
@@ -83,7 +89,7 @@ fn what_follows_and_is_nothing_is_an_error() {
 
 #[test]
 fn damage_is_an_error() {
-    let content: Vec<u8> = (0..5000_u32).map(|n| (n * n >> 3) as u8).collect();
+    let content = noise(5000);
     for compression in BOTH {
         let whole = encode(compression, &content);
         for at in [whole.len() / 3, whole.len() / 2, whole.len() - 2] {

@@ -67,10 +67,8 @@ pub(super) fn read_with(stream: &[u8], limits: Limits, most: usize) -> Result<Ve
 
 /// The names and types of all entries, one a line.
 pub(super) fn summary(items: &[Item]) -> String {
-    items
-        .iter()
-        .map(|(entry, _)| format!("{} {:?}\n", super::shown(&entry.path), entry.what))
-        .collect()
+    let line = |(entry, _): &Item| format!("{} {:?}\n", super::shown(&entry.path), entry.what);
+    items.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 /// What a command writes to its standard output, run in `dir`.

@@ -2,6 +2,8 @@ use super::super::samples::{Item, output, read_all};
 use super::*;
 use proptest::prelude::*;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 
 fn file(path: &[u8], size: u64) -> Entry {
     Entry {
@@ -175,8 +177,9 @@ fn sizes_beyond_eight_gibibytes_are_in_a_record() {
     }
     let mut writer = Writer::new(Count(0, Vec::new()));
     writer.start(&file(b"big", 1 << 33), None).unwrap();
+    let zeros = vec![0; 1 << 20];
     for _ in 0..1 << 13 {
-        writer.data(&[0; 1 << 20]).unwrap();
+        writer.data(&zeros).unwrap();
     }
     let Count(all, start) = writer.finish().unwrap();
     assert_eq!(all, (1 << 33) + 512 * 5);
@@ -207,7 +210,6 @@ fn gnu_tar_reads_what_is_written() {
     fs::create_dir(dir.path().join("out")).unwrap();
     output(dir.path(), "tar", &args);
     for ((entry, content), _) in &items {
-        use std::os::unix::ffi::OsStrExt;
         let path = dir.path().join("out").join(std::ffi::OsStr::from_bytes(&entry.path));
         let found = fs::symlink_metadata(&path).unwrap();
         match &entry.what {
@@ -222,7 +224,6 @@ fn gnu_tar_reads_what_is_written() {
             _ => {}
         }
     }
-    use std::os::unix::fs::MetadataExt;
     let found = fs::metadata(dir.path().join("out/dir/sparse")).unwrap();
     assert!(found.blocks() * 512 < 300_000, "the holes are holes");
     let time = fs::metadata(dir.path().join("out/time")).unwrap();
@@ -244,7 +245,13 @@ for i in tarfile.open("a.tar", encoding="utf-8", errors="surrogateescape"):
           i.devmajor, i.devminor, len(x), data)
 "#;
     let found = String::from_utf8(output(dir.path(), "python3", &["-c", script])).unwrap();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| -> String {
+        bytes
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| char::from_digit(digit.into(), 16).unwrap())
+            .collect()
+    };
     let mut expected = String::new();
     for ((entry, content), _) in zoo() {
         let (flag, link, rdev, size) = match &entry.what {

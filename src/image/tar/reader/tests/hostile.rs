@@ -355,18 +355,21 @@ fn limits_hold() {
     assert!(text.len() < 400 && text.contains("ppp...'"), "{text}");
 }
 
+/// A stream that fails at once.
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::from_raw_os_error(libc::ENXIO))
+    }
+}
+
 #[test]
 fn errors_of_the_tape_and_the_stream_come_through() {
     let stream = entry(b"f", b'0', b"data");
     let mut reader = Reader::new(stream.as_slice(), Limits::default());
     reader.set_tape(Box::new(|_| Err(crate::errno::Errno::ENOSPC.into())));
     assert_eq!(reader.next().unwrap_err().errno(), crate::errno::Errno::ENOSPC);
-    struct Broken;
-    impl Read for Broken {
-        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-            Err(std::io::Error::from_raw_os_error(libc::ENXIO))
-        }
-    }
     let mut reader = Reader::new((&stream[..514]).chain(Broken), Limits::default());
     reader.next().unwrap();
     let mut buf = [0; 10];
