@@ -146,6 +146,9 @@ fn hard_links_stay_together() {
     let ops = [append("e/f/c"), Op::Unlink(at("b")), Op::Link(at("d/a"), at("n"))];
     let expected = ".wh.b\nd/\nd/a 6\ne/\ne/f/\ne/f/c = d/a\nn = d/a\n";
     assert_eq!(layer_of(one, &ops), expected);
+    // One of them is gone, and the others are only below.
+    let expected = ".wh.b\nd/\nd/a 3\ne/\ne/f/\ne/f/c = d/a\n";
+    assert_eq!(layer_of(one, &[Op::Unlink(at("b"))]), expected);
     // A directory with one name moved away: nothing was copied up.
     let expected = ".wh.e\nb 3\nd/\nd/a = b\nm/\nm/f/\nm/f/alone 0\nm/f/c = b\n";
     assert_eq!(layer_of(one, &[rename("e", "m")]), expected);

@@ -370,7 +370,10 @@ impl Plan {
         refuse_unknown(&marks)?;
         // What it is a copy of has the data that it lacks.
         let data = marks.metacopy.then(|| object.clone());
-        Ok(Some(Source::Upper(held, entry.attr, data)))
+        // It has other names even if in the upper layer its only one is that in the index: a
+        // removed name is enough for a copy.
+        let attr = Attr { nlink: entry.attr.nlink.max(2), ..entry.attr };
+        Ok(Some(Source::Upper(held, attr, data)))
     }
 
     /// Whether some name of a file that the layer holds may be in the layers below only.
