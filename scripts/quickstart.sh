@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A tour on a real root filesystem: three layers, two containers over them, apt-get inside, what
-# each holds, remount, removal; and the proof that no layer changed. Each step is checked; the
-# first that fails ends the tour. As root. PLYFS=/path/to/plyfs uses that one instead of building.
+# A tour on a real image: Debian by mmdebstrap and umoci, three layers with deletions; import, run
+# with apt-get inside, diff, commit, export; what other tools make of the export; and the proof that
+# the first image did not change. Each step is checked; the first that fails ends the tour. As root.
+# PLYFS=/path/to/plyfs uses that one instead of building.
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 . scripts/need.sh
@@ -11,7 +12,6 @@ show() { sed 's/^/        /'; }
 fail() { echo "quickstart: $*" >&2; exit 1; }
 same() { [ "$1" = "$2" ] || fail "$3: expected '$2', found '$1'"; }
 has() { grep --quiet --fixed-strings -- "$2" <<<"$1" || fail "$3: '$2' is missing in: $1"; }
-gone() { if [ -e "$1" ] || [ -L "$1" ]; then fail "$1 is there and should not be"; fi; }
 mounted() { cut --delimiter=' ' --fields=2 /proc/self/mounts | grep "^$dir/" || true; }
 
 [ "$(id --user)" -eq 0 ] || fail "mounting needs root: sudo $0"
@@ -24,7 +24,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-need setfattr:attr fusermount3:fuse3 cc:gcc mmdebstrap:mmdebstrap
+need setfattr:attr fusermount3:fuse3 cc:gcc mmdebstrap:mmdebstrap umoci:umoci skopeo:skopeo \
+  python3:python3
 if [ -z "${PLYFS:-}" ]; then
   need_cargo
   say "cargo build --release"
@@ -32,170 +33,153 @@ if [ -z "${PLYFS:-}" ]; then
   PLYFS=$PWD/target/release/plyfs
 fi
 SECONDS=0
+export PLYFS_ROOT=$dir/store # a store of its own; without it, /var/lib/plyfs
 plyfs() { "$PLYFS" "$@"; }
+quiet() { "$@" >"$dir/log" 2>&1 || { cat "$dir/log" >&2; fail "$1 failed"; }; }
 say "plyfs doctor: what this machine allows"
 plyfs doctor | show
 
-# manifest DIR [MORE]: all there is to see in a tree, inode numbers included; MORE in find's words.
-manifest() {
-  (cd "$1" && find . -printf "%P\t%y\t%m\t%U:%G\t%T@\t%i\t%l\t${2:-}\n" | LC_ALL=C sort)
-  (cd "$1" && find . -type f -printf '%P\t%s\t%n\n' | LC_ALL=C sort)
-  (cd "$1" && find . -type f -print0 | LC_ALL=C sort --zero-terminated |
-    xargs --null --no-run-if-empty sha256sum)
-  (cd "$1" && find . -print0 | LC_ALL=C sort --zero-terminated |
-    xargs --null getfattr --no-dereference --dump --match=- --encoding=hex)
-}
-checksum() { manifest "$@" | tee "$dir/manifest" | sha256sum | cut --characters=1-64; }
-# unchanged CHECKSUM MANIFEST WHAT: that the last manifest is that one; shows where it is not.
-unchanged() {
-  [ "$1" = "$(sha256sum <"$2" | cut --characters=1-64)" ] ||
-    { diff "$2" "$dir/manifest" | sed 20q >&2; fail "$3 changed"; }
-}
-
-# The first layer: Debian by another tool, from the mirrors that apt has; busybox without a mirror.
-l1=$dir/layer1 l2=$dir/layer2 l3=$dir/layer3
+# An image made by other tools: the first layer from the mirrors that apt has (busybox without a
+# mirror), two more by umoci.
+layout=$dir/layout
+quiet umoci init --layout "$layout"
+quiet umoci new --image "$layout:debian"
 say "layer 1: a root filesystem by mmdebstrap (about half a minute)"
 mapfile -t sources < <(grep --files-with-matches --no-messages /debian \
   /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources})
 suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
 debian=yes
-if ! mmdebstrap --variant=minbase --quiet "$suite" "$l1" "${sources[@]}" 2>"$dir/log"; then
+if ! mmdebstrap --variant=minbase --quiet "$suite" "$dir/1.tar" "${sources[@]}" 2>"$dir/log"; then
   say "no mirror answers ($(tail --lines=1 "$dir/log")): busybox instead"
   debian=no
-  rm --recursive --force --one-file-system "$l1"
   need busybox:busybox-static
-  mkdir --parents "$l1"/{bin,etc,proc,dev,tmp,usr/share/{doc/busybox,misc}}
-  cp "$(command -v busybox)" "$l1/bin/busybox"
-  for name in sh cat ls tar; do ln --symbolic busybox "$l1/bin/$name"; done
-  cp --recursive --dereference /usr/share/common-licenses "$l1/usr/share"
-  cp /etc/passwd /etc/issue "$l1/etc"
-  echo 'a document' >"$l1/usr/share/doc/busybox/copyright"
+  mkdir --parents "$dir"/1/{bin,etc,opt,proc,dev,sys,tmp,usr/share/{doc/busybox,misc}}
+  cp "$(command -v busybox)" "$dir/1/bin/busybox"
+  for name in sh cat ls tar bash; do ln --symbolic busybox "$dir/1/bin/$name"; done
+  cp --recursive --dereference /usr/share/common-licenses "$dir/1/usr/share"
+  cp /etc/passwd /etc/issue "$dir/1/etc"
+  tar --create --file="$dir/1.tar" --directory="$dir/1" .
 fi
-say "         $(find "$l1" | wc --lines) entries, $(du --summarize --human-readable "$l1" | cut --fields=1)"
+quiet umoci raw add-layer --image "$layout:debian" "$dir/1.tar"
+say "layer 2 and 3 by umoci: deletions, a replaced directory, an application"
+quiet umoci unpack --image "$layout:debian" "$dir/bundle"
+root=$dir/bundle/rootfs
+rm --recursive "$root/etc/issue" "$root/usr/share/misc"
+mkdir --parents "$root/opt/app/old"
+seq 10000 >"$root/opt/app/numbers"
+echo 'version 2' >"$root/opt/app/version"
+ln "$root/opt/app/version" "$root/opt/app/version.link"
+quiet umoci repack --refresh-bundle --image "$layout:debian" "$dir/bundle"
+rm --recursive "$root/opt/app/old" "$root/usr/share/common-licenses"
+mkdir "$root/usr/share/common-licenses"
+echo 'all ours' >"$root/usr/share/common-licenses/OURS"
+echo 'welcome to layer 3' >"$root/etc/issue"
+setfattr --name=user.origin --value=layer3 "$root/opt/app"
+quiet umoci repack --refresh-bundle --image "$layout:debian" "$dir/bundle"
+quiet umoci config --image "$layout:debian" --config.env GREETING=hello --config.cmd /bin/bash
+quiet skopeo copy "oci:$layout:debian" "oci-archive:$dir/debian.oci.tar:debian"
+say "        debian.oci.tar: $(du --human-readable "$dir/debian.oci.tar" | cut --fields=1)"
 
-say "layer 2: deletes a file and a directory, replaces a directory, adds an application"
-mkdir --parents "$l2"/{etc,usr/share/common-licenses,opt/app/data,opt/app/old}
-mknod "$l2/etc/issue" c 0 0
-mknod "$l2/usr/share/misc" c 0 0
-setfattr --name=trusted.overlay.opaque --value=y "$l2/usr/share/common-licenses"
-echo 'all ours' >"$l2/usr/share/common-licenses/OURS"
-seq 10000 >"$l2/opt/app/data/numbers"
-echo 'data of layer 2' >"$l2/opt/app/data/two"
-echo 'old' >"$l2/opt/app/old/file"
-echo 'version 2' >"$l2/opt/app/version"
-ln "$l2/opt/app/version" "$l2/opt/app/version.link"
-say "layer 3: replaces the application's data, deletes from layer 2, brings the file back"
-mkdir --parents "$l3"/{etc,opt/app/data,opt/empty}
-setfattr --name=trusted.overlay.opaque --value=y "$l3/opt/app/data"
-setfattr --name=user.origin --value=layer3 "$l3/opt/empty"
-mknod "$l3/opt/app/old" c 0 0
-echo 'welcome to layer 3' >"$l3/etc/issue"
-echo 'data of layer 3' >"$l3/opt/app/data/three"
-ln --symbolic ../opt/app/data/three "$l3/etc/link"
-before=()
-for layer in "$l1" "$l2" "$l3"; do
-  before+=("$(checksum "$layer" %C@)")
-  mv "$dir/manifest" "$layer.manifest"
-  say "         ${layer##*/}: sha256 ${before[-1]:0:24}..."
-done
+say "plyfs image import debian.oci.tar"
+plyfs image import "$dir/debian.oci.tar" --name debian | show
+plyfs image ls | show
+id=$(plyfs image inspect debian | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
 
-# container N: an upper, a work directory and a mount point; start N mounts it.
-for n in 1 2; do mkdir "$dir/upper$n" "$dir/work$n" "$dir/root$n"; done
-stack() { echo "lowerdir=$l3:$l2:$l1,upperdir=$dir/upper$1,workdir=$dir/work$1"; }
-start() { plyfs mount -o "$(stack "$1")" "$dir/root$1"; }
-r1=$dir/root1 r2=$dir/root2
+# looks IMAGE: a sum over all that a tree unpacked from the image shows.
+looks() {
+  plyfs create "$1" looked-at >/dev/null
+  mkdir --parents "$dir/mnt"
+  plyfs mount looked-at "$dir/mnt" -o ro
+  (cd "$dir/mnt" && find . -printf '%P\t%y\t%m\t%U:%G\t%T@\t%l\t%n\n' | LC_ALL=C sort
+    find . -type f -print0 | LC_ALL=C sort --zero-terminated | xargs --null sha256sum
+    find . -print0 | LC_ALL=C sort --zero-terminated |
+      xargs --null getfattr --no-dereference --dump --match=- --encoding=hex) | sha256sum
+  plyfs umount looked-at
+  plyfs rm looked-at >/dev/null
+}
+before=$(looks debian)
+say "a container, compared with what umoci unpacks: types, modes, owners, times, links, contents"
+plyfs create debian compared >/dev/null
+plyfs mount compared "$dir/mnt"
+rm --recursive "$dir/bundle"
+quiet umoci unpack --image "$layout:debian" "$dir/bundle"
+scripts/same_tree.py "$dir/bundle/rootfs" "$dir/mnt" | show
+plyfs umount compared
+plyfs rm compared | show
 
-say "container 1: plyfs mount -o lowerdir=L3:L2:L1,upperdir=U1,workdir=W1 M1"
-start 1
-same "$(cat "$r1/etc/issue")" 'welcome to layer 3' "a file deleted in one layer, made in the next"
-same "$(ls "$r1/usr/share/common-licenses")" OURS "a replaced directory"
-same "$(ls "$r1/opt/app/data")" three "a directory replaced by layer 3"
-same "$(cat "$r1/etc/link")" 'data of layer 3' "a symbolic link into another directory"
-gone "$r1/usr/share/misc"
-gone "$r1/opt/app/old"
+say "plyfs run debian: a command in a container that is gone afterwards"
+# shellcheck disable=SC2016 # expanded inside
+same "$(plyfs run debian -- /bin/sh -c 'echo $GREETING; cat /etc/issue; echo $$ >/only-here')" \
+  $'hello\nwelcome to layer 3' "the image's environment and its files"
+same "$(plyfs run debian -- /bin/ls /usr/share/common-licenses)" OURS "a replaced directory"
+code=0
+plyfs run debian -- /bin/sh -c 'exit 42' || code=$?
+same "$code" 42 "the command's exit status"
+same "$(plyfs ls --json)" '' "nothing is left of it"
 
-enter() { chroot "$r1" /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
+say "plyfs run debian --keep web: a container that stays"
 if [ "$debian" = yes ]; then
-  say "         chroot: apt-get install hello"
-  cp --dereference /etc/resolv.conf "$r1/etc/resolv.conf"
-  mount --types proc proc "$r1/proc"
-  mount --bind /dev "$r1/dev"
-  { enter apt-get update --quiet
-    enter DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends hello
-  } >"$dir/log" 2>&1 || { cat "$dir/log"; fail "apt-get inside the container failed"; }
-  same "$(enter hello)" 'Hello, world!' "the installed program"
-  has "$(enter dpkg --verify hello 2>&1; echo intact)" intact "dpkg --verify"
-  same "$(enter dpkg --audit)" '' "dpkg --audit"
-  umount "$r1/dev" "$r1/proc"
+  say "        apt-get install hello"
+  quiet plyfs run debian --keep web -e DEBIAN_FRONTEND=noninteractive -- bash -euc '
+    apt-get update --quiet
+    apt-get install --yes --no-install-recommends hello
+    dpkg --verify hello; dpkg --audit'
+  same "$(plyfs run web -- hello)" 'Hello, world!' "the installed program"
 else
-  say "         chroot: unpacking an archive"
-  tar --create --directory=/etc passwd group hostname | chroot "$r1" /bin/tar -x -C /opt/app
-  same "$(cat "$r1/opt/app/passwd")" "$(cat /etc/passwd)" "the unpacked file"
+  plyfs run debian --keep web -- /bin/sh -c 'echo "Hello, world!" >/opt/hello'
+  same "$(plyfs run web -- cat /opt/hello)" 'Hello, world!' "what was written"
 fi
+plyfs run web -- /bin/sh -euc '
+  rm /etc/issue
+  mv /usr/share/common-licenses /usr/share/licenses
+  echo "version 3" >/opt/app/version
+  chmod 0750 /opt/app'
+plyfs ls | show
 
-say "         edits, deletes, renames a directory of layer 1"
-sed --in-place 's/layer 3/container 1/' "$r1/opt/app/data/three"
-same "$(cat "$r1/etc/link")" 'data of container 1' "an edited file"
-echo 'version 3' >"$r1/opt/app/version"
-same "$(cat "$r1/opt/app/version.link")" 'version 3' "the other name of a hard link"
-same "$(stat --format=%i "$r1/opt/app/version")" "$(stat --format=%i "$r1/opt/app/version.link")" \
-  "one inode under two names"
-chmod 0750 "$r1/opt/empty"
-rm "$r1/etc/issue"
-rm --recursive "$r1/usr/share/common-licenses"
-docs=$(cd "$r1/usr/share/doc" && find . -type f | LC_ALL=C sort | sha256sum)
-mv "$r1/usr/share/doc" "$r1/usr/share/papers"
-gone "$r1/usr/share/doc"
-gone "$r1/etc/issue"
-gone "$r1/usr/share/common-licenses"
-same "$(cd "$r1/usr/share/papers" && find . -type f | LC_ALL=C sort | sha256sum)" "$docs" \
-  "what is in the renamed directory"
-
-say "container 2 beside it, over the same layers"
-start 2
-same "$(cat "$r2/etc/issue")" 'welcome to layer 3' "container 2 sees no deletion of container 1"
-same "$(cat "$r2/opt/app/version.link")" 'version 2' "container 2 sees no write of container 1"
-gone "$r2/usr/share/papers"
-gone "$r2/usr/bin/hello"
-echo 'only here' >"$r2/opt/two"
-gone "$r1/opt/two"
-
-for n in 1 2; do
-  changes=$(plyfs diff "$dir/upper$n" --lower "$l3:$l2:$l1")
-  say "plyfs diff U$n --lower L3:L2:L1: $(wc --lines <<<"$changes") changes"
-  awk '(/^R/ || !/var\/|\/share\/|hello/) && shown++ < 12' <<<"$changes" | show
-  if [ "$n" = 2 ]; then has "$changes" opt/two "diff of upper 2"; continue; fi
-  for path in etc/issue opt/app/version usr/share/papers usr/share/common-licenses; do
-    has "$changes" "$path" "diff of upper 1"
-  done
+say "plyfs diff web"
+changes=$(plyfs diff web)
+awk '(/^R/ || !/var\/|\/share\/(doc|locale|man|info|lintian)|hello/) && shown++ < 12' <<<"$changes" | show
+for path in etc/issue opt/app/version usr/share/licenses; do
+  has "$changes" "$path" "the diff"
 done
 
-say "container 1 stopped (plyfs umount M1), checked, started again"
-state=$(checksum "$r1")
-mv "$dir/manifest" "$dir/state"
-plyfs umount "$r1"
-same "$(mounted | grep "^$r1\$" || true)" '' "unmounted"
-plyfs check -o "$(stack 1)" | show
-start 1
-unchanged "$(checksum "$r1")" "$dir/state" "names, contents, inodes, times or xattrs"
-say "         as it was: sha256 ${state:0:24}..."
+say "plyfs commit web web:2, twice: the same image"
+export SOURCE_DATE_EPOCH=1700000000
+one=$(plyfs commit web web:2)
+two=$(plyfs commit web web:again)
+same "$two" "$one" "an image committed twice"
+plyfs rm web | show
+plyfs image rm web:again | show
 
-say "container 1 removed: its upper and work directory deleted"
-plyfs umount "$r1"
-rm --recursive "$dir/upper1" "$dir/work1"
-same "$(cat "$r2/opt/two")" 'only here' "container 2 lives"
-echo 'and goes on' >>"$r2/opt/two"
-same "$(tail --lines=1 "$r2/opt/two")" 'and goes on' "container 2 can write"
-plyfs umount "$r2"
-plyfs mount -o "lowerdir=$l3:$l2:$l1" "$r1"
-same "$(cat "$r1/opt/app/version")" 'version 2' "the layers alone, read-only"
-if touch "$r1/x" 2>/dev/null; then fail "a mount without an upper took a write"; fi
-plyfs umount "$r1"
-
-say "the layers, by checksum"
-for n in 1 2 3; do
-  unchanged "$(checksum "$dir/layer$n" %C@)" "$dir/layer$n.manifest" "layer $n"
-  say "         layer$n: unchanged, sha256 ${before[n - 1]:0:24}..."
+say "plyfs image export web:2 web.oci.tar; skopeo and umoci read it"
+plyfs image export web:2 "$dir/web.oci.tar"
+skopeo inspect --config "oci-archive:$dir/web.oci.tar" >"$dir/log"
+quiet skopeo copy "oci-archive:$dir/web.oci.tar" "oci:$dir/back:web"
+rm --recursive "$dir/bundle"
+quiet umoci unpack --image "$dir/back:web" "$dir/bundle"
+root=$dir/bundle/rootfs
+same "$(cat "$root/opt/app/version" "$root/opt/app/version.link")" $'version 3\nversion 3' "a link"
+same "$(ls "$root/usr/share/licenses")" OURS "a directory that was renamed"
+for gone in etc/issue usr/share/common-licenses only-here; do
+  if [ -e "$root/$gone" ]; then fail "$gone came back in the export"; fi
 done
+plyfs create web:2 compared >/dev/null
+plyfs mount compared "$dir/mnt"
+scripts/same_tree.py "$root" "$dir/mnt" | show
+plyfs umount compared
+plyfs rm compared | show
+say "plyfs image export debian, for docker load; the same image when it comes back"
+plyfs image export debian "$dir/debian.docker.tar" --format docker-archive
+quiet skopeo inspect "docker-archive:$dir/debian.docker.tar"
+"$PLYFS" --root "$dir/other" image import "$dir/debian.docker.tar" | show
+same "$("$PLYFS" --root "$dir/other" image ls --json |
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')" "$id" "the image's id"
+
+say "the first image: unchanged?"
+same "$(looks debian)" "$before" "what a container of the first image shows"
+plyfs check | show
+say "        yes, and every layer gives back the bytes that it was imported from"
+plyfs image rm web:2 debian | show
+same "$(find "$PLYFS_ROOT"/{trees,snapshots,trash} -mindepth 1)" '' "an empty store"
 same "$(mounted)" '' "nothing left mounted"
 say "done: everything held"

@@ -50,6 +50,8 @@ pub enum Command {
     Create(CreateArgs),
     /// List containers
     Ls(LsArgs),
+    /// Make an image from a container
+    Commit(CommitArgs),
     /// Remove containers
     Rm(RmArgs),
     /// Mount a container, or layers, at a directory

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::args::{CreateArgs, GcArgs, LsArgs, RmArgs};
-use super::output::{self, Exit, JsonPath, Outcome, Table};
+use super::args::{CommitArgs, CreateArgs, GcArgs, LsArgs, RmArgs};
+use super::output::{self, Exit, Failure, JsonPath, Outcome, Table};
 use super::{image, stored};
-use crate::errno::Errno;
-use crate::store::NewContainer;
+use crate::errno::{Errno, Error};
+use crate::image::reference::Reference;
+use crate::store::{CommitOptions, NewContainer};
 
 /// `plyfs create`
 pub(super) fn create(args: &CreateArgs, root: Option<&Path>) -> Outcome {
@@ -67,6 +68,48 @@ pub(super) fn ls(args: &LsArgs, root: Option<&Path>) -> Outcome {
         table.print()?;
     }
     Ok(Exit::Ok)
+}
+
+/// `plyfs commit`
+pub(super) fn commit(args: &CommitArgs, root: Option<&Path>) -> Outcome {
+    let store = stored::open(root)?;
+    let container = stored::container(&store, &args.container)?;
+    let created = source_date_epoch()?;
+    let name: Reference = args
+        .image
+        .parse()
+        .map_err(|error| Failure::usage(&args.image, error, "for example web:2"))?;
+    let failed = |error: Error| {
+        let hint = match error.errno() {
+            Errno::EINTR => "nothing was made; the same command starts it again",
+            _ => "no image was made; the container is as it was",
+        };
+        stored::failure(format!("cannot commit {}", args.container), error, hint)
+    };
+    let stop = stored::stop_on_interrupt().map_err(failed)?;
+    let options = CommitOptions {
+        name: Some(&name),
+        compression: args.compression.into(),
+        author: args.author.as_deref(),
+        message: args.message.as_deref(),
+        changes: &args.changes,
+        created,
+        stop: &stop,
+    };
+    let committed = store.commit(&container, &options).map_err(failed)?;
+    output::line(committed.id)?;
+    Ok(Exit::Ok)
+}
+
+/// The time that a reproducible build shall have, in seconds since 1970
+/// (<https://reproducible-builds.org/specs/source-date-epoch/>).
+fn source_date_epoch() -> Result<Option<i64>, Failure> {
+    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let parsed = value.to_str().and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or_else(|| {
+        let why = "it is no number of seconds";
+        Failure::usage("SOURCE_DATE_EPOCH", why, "unset it, or give it as date +%s does")
+    })
 }
 
 /// `plyfs rm`

@@ -57,6 +57,7 @@ fn dispatch(command: &Command, root: Option<&Path>) -> Outcome {
         Command::Image(command) => image::run(command, root),
         Command::Create(args) => container::create(args, root),
         Command::Ls(args) => container::ls(args, root),
+        Command::Commit(args) => container::commit(args, root),
         Command::Rm(args) => container::rm(args, root),
         Command::Mount(args) => mount::run(args, root),
         Command::Umount(args) => umount::run(args, root),

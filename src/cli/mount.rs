@@ -59,9 +59,9 @@ pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
         }
     };
     if args.foreground || args.debug {
-        let plan = plan(request)?;
+        let mut plan = plan(request)?;
         log::to_stderr(if args.debug { "plyfs=trace" } else { "warn" });
-        return serve(plan.mount()?, &plan);
+        return serve(plan.mount()?, &mut plan);
     }
     start(request).map(|()| Exit::Ok)
 }
@@ -69,7 +69,7 @@ pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
 /// Mounts, and returns when the mount is live; a process of its own serves it. This process must
 /// have no other threads.
 pub(super) fn start(request: Request) -> Result<(), Failure> {
-    let plan = plan(request)?;
+    let mut plan = plan(request)?;
     let held: Vec<_> = plan.request.held.iter().flat_map(Lock::descriptors).collect();
     match daemon::fork(&held).map_err(|error| plan.failure(&error, ""))? {
         Forked::Parent(waiter) => match waiter.wait().map_err(|error| plan.failure(&error, ""))? {
@@ -81,7 +81,7 @@ pub(super) fn start(request: Request) -> Result<(), Failure> {
             Err(said) => Err(plan.relayed(&String::from_utf8_lossy(&said))),
         },
         Forked::Child(ready) => {
-            let exit = serve_in_background(&plan, ready).unwrap_or_else(|failure| {
+            let exit = serve_in_background(&mut plan, ready).unwrap_or_else(|failure| {
                 output::failure(&failure);
                 failure.exit
             });
@@ -91,7 +91,7 @@ pub(super) fn start(request: Request) -> Result<(), Failure> {
 }
 
 /// The serving process.
-fn serve_in_background(plan: &Plan, ready: Ready) -> Outcome {
+fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
     log::to_stderr("warn");
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
@@ -305,7 +305,7 @@ fn close_unused(upper: Option<&DirUpper>) {
 }
 
 /// Serves until the mount has ended.
-fn serve(mounted: Mounted, plan: &Plan) -> Outcome {
+fn serve(mounted: Mounted, plan: &mut Plan) -> Outcome {
     let Mounted { mut session, upper } = mounted;
     let ender = session.ender();
     let nodes = session.node_counter();
@@ -330,6 +330,7 @@ fn serve(mounted: Mounted, plan: &Plan) -> Outcome {
     let served = session.run();
     let closed = upper.as_ref().map_or(Ok(()), |upper| upper.close());
     drop(upper);
+    drop(plan.request.held.take());
     drop(claim);
     match served.and(closed) {
         Ok(()) => Ok(Exit::Ok),

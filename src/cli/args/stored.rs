@@ -236,6 +236,39 @@ pub struct CreateArgs {
     pub name: String,
 }
 
+/// Arguments of `plyfs commit`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The new image has the layers of the container's image and one more with what the container changed.
+The layer depends on nothing but the container: committed twice, it is the same. With
+SOURCE_DATE_EPOCH in the environment the image is, too. Of a container that is mounted, what is
+being written meanwhile is in the image or not.
+
+Examples:
+  plyfs commit web web:2
+  plyfs commit web web:2 --change 'CMD [\"nginx\"]' --message 'nginx installed'")]
+pub struct CommitArgs {
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// The new image's name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub image: String,
+    /// What was done, for the image's history
+    #[arg(short = 'm', long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Who did it
+    #[arg(long, value_name = "TEXT")]
+    pub author: Option<String>,
+    /// Change the config, in the words of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,
+    /// STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short = 'c', long = "change", value_name = "INSTRUCTION")]
+    pub changes: Vec<String>,
+    /// How the layer will be compressed when it is exported
+    #[arg(long, value_name = "HOW", default_value = "gzip")]
+    pub compression: CompressionArg,
+}
+
 /// Arguments of `plyfs rm`.
 #[derive(Args, Debug)]
 #[command(after_help = "\

@@ -1,0 +1,289 @@
+//! Images in, containers out, as a user does it: the built program on images that other people's
+//! tools made (`scripts/images.py`). Needs root, /dev/fuse, umoci, skopeo and buildah.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "this is test code: a surprise must stop the test"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const PLYFS: &str = env!("CARGO_BIN_EXE_plyfs");
+
+/// Makes the images of that name, once for all tests, and returns the directory they are in.
+fn images() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("i{}", std::process::id()));
+        script(&["make", text(&dir), "small", "odd", "tall", "buildah", "docker", "zstd"]);
+        dir
+    })
+}
+
+/// Runs `scripts/images.py`.
+fn script(arguments: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/images.py");
+    let output = Command::new("python3").arg(script).args(arguments).output().unwrap();
+    let said = format!("{}{}", stdout(&output), stderr(&output));
+    assert!(output.status.success(), "images.py {arguments:?}: {said}");
+    said
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A store of its own, whose mounts end with the test.
+struct Stand(tempfile::TempDir);
+
+impl Stand {
+    fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("plyfs-images-").tempdir().unwrap())
+    }
+
+    /// With the image `small`.
+    fn with_small() -> Self {
+        let this = Self::new();
+        this.ok(&["image", "import", text(&images().join("small")), "--name", "small"]);
+        this
+    }
+
+    fn store(&self) -> PathBuf {
+        self.0.path().join("store")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PLYFS);
+        command.current_dir(self.0.path()).env("PLYFS_ROOT", self.store()).args(arguments);
+        command
+    }
+
+    fn plyfs(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs what has to work, and returns what it prints.
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.plyfs(arguments);
+        assert_eq!(output.status.code(), Some(0), "plyfs {arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    /// Runs what has to fail with `code`, and returns what it says.
+    #[track_caller]
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.plyfs(arguments);
+        assert_eq!(output.status.code(), Some(code), "plyfs {arguments:?}: {}", stderr(&output));
+        stderr(&output)
+    }
+
+    /// The store holds what it says, and nothing else.
+    #[track_caller]
+    fn is_sound(&self) {
+        let said = self.ok(&["check"]);
+        assert!(said.contains("nothing found"), "{said}");
+    }
+
+    fn mounts(&self) -> Vec<String> {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        points.filter(|at| at.starts_with(text(self.0.path()))).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        for at in self.mounts() {
+            Command::new("umount").args(["--lazy", &at]).output().unwrap();
+        }
+    }
+}
+
+#[test]
+fn trees_are_what_umoci_unpacks() {
+    script(&["check", text(images()), PLYFS, "small", "odd", "tall", "buildah", "docker", "zstd"]);
+}
+
+#[test]
+fn a_command_runs_in_what_the_image_says() {
+    let stand = Stand::with_small();
+    let said = stand.ok(&["run", "small", "--", "/bin/sh", "-c", "echo $GREETING $PWD; cat gone"]);
+    assert_eq!(said, "hello /data\nback again");
+    let said =
+        stand.ok(&["run", "-u", "app", "-w", "/etc", "small", "--", "/bin/sh", "-c", "id; pwd"]);
+    assert!(said.contains("uid=1000(app) gid=1000(app)") && said.ends_with("/etc\n"), "{said}");
+    for (command, code) in [("exit 42", 42), ("kill -9 $$", 128 + 9), ("kill -TERM $$", 128 + 15)] {
+        stand.fails(code, &["run", "small", "--", "/bin/sh", "-c", command]);
+    }
+    let said = stand.fails(127, &["run", "small", "--", "frobnicate"]);
+    assert!(said.contains("frobnicate"), "{said}");
+    stand.fails(126, &["run", "small", "--", "/etc/passwd"]);
+    fs::write(stand.0.path().join("given"), "from the host").unwrap();
+    let volume = format!("{}:/mnt/given:ro", text(&stand.0.path().join("given")));
+    let script = "cat /mnt/given; echo x >/mnt/given";
+    let output = stand.plyfs(&["run", "-v", &volume, "small", "--", "/bin/sh", "-c", script]);
+    assert_eq!(stdout(&output), "from the host");
+    assert!(!output.status.success());
+    // The containers are gone, and so are the mounts.
+    assert_eq!(stand.ok(&["ls", "--json"]), "");
+    assert_eq!(stand.mounts(), Vec::<String>::new());
+    stand.is_sound();
+}
+
+#[test]
+fn a_container_is_kept_committed_exported_and_removed() {
+    let stand = Stand::with_small();
+    let change = "echo new >new; rm gone; mv sub moved; echo more >>moved/2; chmod 700 /etc";
+    stand.ok(&["run", "small", "--keep", "c", "--", "/bin/sh", "-ec", change]);
+    let said = stand.fails(1, &["run", "small", "--keep", "c", "--", "true"]);
+    assert!(said.contains("container c already"), "{said}");
+    assert_eq!(stand.ok(&["run", "c", "--", "/bin/cat", "new"]), "new\n");
+    let diff = stand.ok(&["diff", "c"]);
+    for line in ["A data/new", "D data/gone", "R data/sub/ -> data/moved/", "C etc/"] {
+        assert!(diff.lines().any(|said| said == line), "{line} is missing in {diff}");
+    }
+    let said = stand.fails(1, &["image", "rm", "small"]);
+    assert!(said.contains("container") && said.contains(" c"), "{said}");
+    stand.ok(&["commit", "c", "small:2", "--change", "ENV LEFT=right", "-m", "moved"]);
+    stand.ok(&["rm", "c"]);
+    let said =
+        stand.ok(&["run", "small:2", "--", "/bin/sh", "-c", "ls; echo $LEFT; cat moved/link"]);
+    assert!(said.starts_with("moved\nnew\nreplaced\nright\n"), "{said}");
+    assert!(said.ends_with("more\n"), "a hard link of the layer: {said}");
+
+    // Read back by others, and by plyfs, it is the same.
+    stand.ok(&["image", "export", "small:2", "out.tar"]);
+    stand.ok(&[
+        "image",
+        "export",
+        "small:2",
+        "out",
+        "--format",
+        "oci-dir",
+        "--compression",
+        "zstd",
+    ]);
+    stand.ok(&["image", "export", "small:2", "docker.tar", "--format", "docker-archive"]);
+    let said = stand.fails(1, &["image", "export", "small:2", "out.tar"]);
+    assert!(said.contains("out.tar"), "{said}");
+    script(&["check", text(stand.0.path()), PLYFS, "out"]);
+    for archive in ["out.tar", "out", "docker.tar"] {
+        let name = format!("{archive}:back");
+        stand.ok(&["image", "import", archive, "--name", &name]);
+        let same =
+            stand.ok(&["image", "inspect", &name]) == stand.ok(&["image", "inspect", "small:2"]);
+        assert!(same, "{archive}");
+    }
+    stand.is_sound();
+    stand.ok(&["image", "rm", "small:2", "out.tar:back", "out:back", "docker.tar:back", "small"]);
+    assert_eq!(stand.ok(&["image", "ls", "--json"]), "");
+    for dir in ["trees", "snapshots", "trash", "incoming"] {
+        assert_eq!(fs::read_dir(stand.store().join(dir)).unwrap().count(), 0, "{dir}");
+    }
+}
+
+#[test]
+fn a_commit_depends_on_the_container_alone() {
+    let stand = Stand::with_small();
+    stand.ok(&["run", "small", "--keep", "c", "--", "/bin/sh", "-c", "echo x >x; rm gone"]);
+    let commit = |name: &str| {
+        let mut command = stand.command(&["commit", "c", name]);
+        stdout(&command.env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap())
+    };
+    let (one, two) = (commit("one"), commit("two"));
+    assert!(one.starts_with("sha256:"), "{one}");
+    assert_eq!(one, two);
+    stand.ok(&["image", "export", "one", "one.tar"]);
+    stand.ok(&["image", "export", "one", "again.tar"]);
+    let read = |name: &str| fs::read(stand.0.path().join(name)).unwrap();
+    assert!(read("one.tar") == read("again.tar"));
+}
+
+#[test]
+fn what_is_in_use_stays() {
+    let stand = Stand::with_small();
+    stand.ok(&["create", "small", "c"]);
+    fs::create_dir(stand.0.path().join("mnt")).unwrap();
+    stand.ok(&["mount", "c", "mnt"]);
+    for arguments in [&["rm", "c"][..], &["mount", "c", "mnt"], &["run", "c"]] {
+        let said = stand.fails(1, arguments);
+        assert!(said.contains("mnt"), "{arguments:?}: {said}");
+    }
+    assert!(stand.ok(&["ls"]).contains(text(&stand.0.path().join("mnt"))));
+    fs::write(stand.0.path().join("mnt/data/kept"), "kept").unwrap();
+    stand.ok(&["umount", "c"]);
+    stand.ok(&["mount", "c", "mnt", "-o", "ro"]);
+    assert_eq!(fs::read(stand.0.path().join("mnt/data/kept")).unwrap(), b"kept");
+    stand.ok(&["umount", "mnt"]);
+    stand.ok(&["rm", "c"]);
+    stand.is_sound();
+}
+
+#[test]
+fn a_killed_run_leaves_nothing() {
+    let stand = Stand::with_small();
+    let mut run = stand
+        .command(&["run", "small", "--", "/bin/sh", "-c", "echo up; sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut up = [0; 3];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut up).unwrap();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !stand.mounts().is_empty() {
+        assert!(Instant::now() < patience, "{:?}", stand.mounts());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The server lets go of the container a moment after its mount is gone.
+    while !stand.ok(&["ls", "--json"]).is_empty() {
+        assert!(Instant::now() < patience, "{}", stand.ok(&["ls"]));
+        stand.ok(&["gc"]);
+    }
+    stand.is_sound();
+}
+
+#[test]
+fn failures_say_what_why_and_what_next() {
+    let stand = Stand::with_small();
+    fs::write(stand.0.path().join("noise"), vec![0x5a; 4096]).unwrap();
+    for (code, arguments, what) in [
+        (1, &["run", "nope"][..], "nope"),
+        (1, &["image", "import", "nope.tar"], "nope.tar"),
+        (1, &["image", "import", "noise"], "noise"),
+        (2, &["image", "import", "noise", "--name", "UPPER CASE"], "--name"),
+        (2, &["image", "import", "noise", "--platform", "//"], "--platform"),
+        (1, &["image", "rm", "nope"], "nope"),
+        (1, &["create", "small", "../up"], "../up"),
+        (1, &["rm", "nope"], "nope"),
+        (1, &["commit", "nope", "x"], "nope"),
+        (1, &["diff", "nope"], "nope"),
+        (1, &["umount", "nope"], "nope"),
+        (1, &["mount", "nope", "."], "nope"),
+        (2, &["run", "small", "-v", "nocolon"], "nocolon"),
+    ] {
+        let said = stand.fails(code, arguments);
+        assert!(said.contains(what), "{arguments:?}: {said}");
+        assert!(said.lines().all(|line| line.starts_with("plyfs: ")), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 2, "{arguments:?}: {said}");
+    }
+    stand.is_sound();
+}
