@@ -1,12 +1,13 @@
 //! Whether the store is what it says it is, and what can be done if not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rusqlite::params;
 
+use super::census::census;
 use super::image::{Image, LayerInfo, delete, load};
 use super::layout::{Layout, sync_dir};
 use super::{Container, Store, db, lock};
@@ -23,8 +24,8 @@ pub struct CheckOptions<'a> {
     /// Do what can be done: clean up, restore what can be made anew, and give up what is damaged,
     /// so that an import brings it back.
     pub repair: bool,
-    /// Read every byte of every layer and compare digests; without it only what is there is looked
-    /// at.
+    /// Read every byte of every layer and compare digests; without it only names and attributes
+    /// are looked at.
     pub contents: bool,
     /// Hears of each layer when it was looked at: how many so far, of how many.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
@@ -131,13 +132,13 @@ impl Store {
         Ok(images)
     }
 
-    /// Looks at every layer, several at once; returns those that are bad.
+    /// Looks at every layer, several at once; returns those that are bad, each with its finding.
     fn check_layers(
         &self,
         images: &[Image],
         options: &CheckOptions<'_>,
         report: &mut Report,
-    ) -> Result<BTreeSet<ChainId>> {
+    ) -> Result<BTreeMap<ChainId, usize>> {
         let mut seen = BTreeSet::new();
         let layers = images.iter().flat_map(|image| &image.layers);
         let layers: Vec<&LayerInfo> = layers.filter(|layer| seen.insert(layer.chain)).collect();
@@ -170,7 +171,7 @@ impl Store {
         if options.stop.load(Ordering::Relaxed) {
             return Err(Error::new(Errno::EINTR, "stopped before the end"));
         }
-        let mut bad = BTreeSet::new();
+        let mut bad = BTreeMap::new();
         for (chain, verdict) in verdicts.into_inner() {
             match verdict {
                 Ok(bytes) => report.compared += bytes,
@@ -180,7 +181,7 @@ impl Store {
                     let remedy = "give up the images that have it; importing them heals it";
                     let what = what.unwrap_or_default();
                     report.add(what, error.to_string(), Remedy::Repair(remedy));
-                    bad.insert(chain);
+                    bad.insert(chain, report.findings.len() - 1);
                 }
                 Err(_) => {}
             }
@@ -262,16 +263,16 @@ impl Store {
     fn give_up(
         &self,
         images: &[Image],
-        bad: &BTreeSet<ChainId>,
+        layers: &BTreeMap<ChainId, usize>,
         report: &mut Report,
     ) -> Result<()> {
         let tx = self.db.write()?;
-        for chain in bad {
+        for chain in layers.keys() {
             let sql = "UPDATE layers SET damaged = 1 WHERE chain = ?1";
             tx.execute(sql, params![chain.0.hex()]).map_err(db::error)?;
         }
         for image in images {
-            if !image.layers.iter().any(|layer| bad.contains(&layer.chain)) {
+            if !image.layers.iter().any(|layer| layers.contains_key(&layer.chain)) {
                 continue;
             }
             let what = format!("image {}", image.label());
@@ -287,11 +288,13 @@ impl Store {
         }
         db::commit(tx)?;
         self.gc()?;
-        // A layer of no image any more has gone; the others wait for an import.
-        for finding in &mut report.findings {
-            if finding.what.starts_with("layer ") {
-                finding.remedy = Remedy::Repaired;
-            }
+        for (&chain, &number) in layers {
+            let Some(finding) = report.findings.get_mut(number) else { continue };
+            finding.remedy = if super::image::exists(self.db.read(), chain)? {
+                Remedy::ByHand("import an image that has it".to_owned())
+            } else {
+                Remedy::Repaired
+            };
         }
         Ok(())
     }
@@ -306,6 +309,10 @@ fn check_layer(layout: &Layout, layer: &LayerInfo, options: &CheckOptions<'_>) -
         return Err(fault("its root is opaque in the database or on disk, not both".to_owned()));
     }
     std::fs::symlink_metadata(tree.join("recipe")).context(|| "its recipe")?;
+    if census(&tree.join("root"))? != layer.census {
+        let why = "names or attributes in its tree have changed since it was unpacked";
+        return Err(fault(why.to_owned()));
+    }
     if !options.contents {
         let known = || fault("an earlier check found it damaged".to_owned());
         return if layer.damaged { Err(known()) } else { Ok(0) };

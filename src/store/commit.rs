@@ -62,13 +62,13 @@ pub struct Committed {
 }
 
 impl Store {
-    /// Makes an image of a container: its image, and one more layer with its changes. The container
-    /// stays as it is; it may be mounted, but what is being written meanwhile may be in the layer or
-    /// not.
+    /// Makes an image of a container: its image, and one more layer with its changes. The
+    /// container stays as it is; it may be mounted, but what is being written meanwhile may be in
+    /// the layer or not.
     ///
     /// # Errors
-    /// `EINVAL` for a file that no layer can hold (`.wh.` names), naming it, and for a change of the
-    /// config that makes no sense; `ENOENT` if the container has gone; `EINTR` when stopped;
+    /// `EINVAL` for a file that no layer can hold (`.wh.` names), naming it, and for a change of
+    /// the config that makes no sense; `ENOENT` if the container has gone; `EINTR` when stopped;
     /// `ENOSPC`.
     pub fn commit(&self, container: &Container, options: &CommitOptions<'_>) -> Result<Committed> {
         let _used = container.lock(Use::Read)?;

@@ -37,6 +37,8 @@ pub struct LayerInfo {
     pub size: u64,
     /// Nothing of the layers below shows.
     pub opaque: bool,
+    /// The digest of its tree less the contents of files.
+    pub(super) census: Digest,
     /// A check found it bad; importing an image that has it heals it.
     pub damaged: bool,
 }
@@ -82,7 +84,7 @@ const LAYERS: &str = "
         SELECT layers.parent, depth + 1 FROM stack JOIN layers USING (chain)
         WHERE layers.parent IS NOT NULL AND depth < 4096
     )
-    SELECT chain, diff, size, opaque, damaged FROM stack JOIN layers USING (chain)
+    SELECT chain, diff, size, opaque, census, damaged FROM stack JOIN layers USING (chain)
     ORDER BY depth DESC";
 
 impl Image {
@@ -119,8 +121,8 @@ impl Store {
         Ok(images)
     }
 
-    /// The image called so: by a name in any spelling ([`Reference`]), or by its id or the beginning
-    /// of that (four digits at least).
+    /// The image called so: by a name in any spelling ([`Reference`]), or by its id or the
+    /// beginning of that (four digits at least).
     ///
     /// # Errors
     /// `ENOENT` if there is none; `EINVAL` if several ids begin so.
@@ -315,18 +317,20 @@ pub(super) fn load(db: &Connection, id: &str) -> Result<Option<Image>> {
 }
 
 fn layers(db: &Connection, id: &str) -> Result<Vec<LayerInfo>> {
-    type Columns = (String, String, i64, bool, bool);
+    type Columns = (String, String, i64, bool, String, bool);
     let mut query = db.prepare_cached(LAYERS).map_err(db::error)?;
     let rows = query
         .query_map([id], |row| -> rusqlite::Result<Columns> {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+            let (chain, diff, size) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok((chain, diff, size, row.get(3)?, row.get(4)?, row.get(5)?))
         })
         .map_err(db::error)?;
     rows.map(|row| {
-        let (chain, diff, size, opaque, damaged) = row.map_err(db::error)?;
+        let (chain, diff, size, opaque, census, damaged) = row.map_err(db::error)?;
         let (chain, diff_id) = (ChainId(digest(&chain)?), digest(&diff)?);
+        let census = digest(&census)?;
         let size = u64::try_from(size).unwrap_or(0);
-        Ok(LayerInfo { chain, diff_id, size, opaque, damaged })
+        Ok(LayerInfo { chain, diff_id, size, opaque, census, damaged })
     })
     .collect()
 }

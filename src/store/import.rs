@@ -178,8 +178,8 @@ impl Store {
         Ok(Imported { id: image.config_digest, names, unpacked, layers })
     }
 
-    /// Finds out what is here, and holds it. A layer that is damaged, or whose directory is lost, is
-    /// missing.
+    /// Finds out what is here, and holds it. A layer that is damaged, or whose directory is lost,
+    /// is missing.
     fn plan<'a>(&self, image: &'a SourceImage) -> Result<Plan<'a>> {
         let chains = ChainId::all(&image.diff_ids);
         loop {

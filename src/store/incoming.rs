@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
+use super::census::census;
 use super::image::set_name;
 use super::layout::sync_dir;
 use super::{Store, db, fresh_name, lock, now, trash};
@@ -108,14 +109,10 @@ impl Store {
     /// Makes layers and an image part of the store, all or nothing. The layers come lowest first;
     /// those below them are held. What another process has entered meanwhile is left as it is.
     pub(super) fn enter(&self, layers: &[NewLayer], image: &NewImage<'_>) -> Result<()> {
-        if let Some(layer) = layers.first() {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let dir = rustix::fs::openat(CWD, &layer.dir, flags, Mode::empty())?;
-            rustix::fs::syncfs(&dir).context(|| "cannot write the layers to disk")?;
-        }
+        let censuses = sync_and_count(layers)?;
         let tx = self.db.write()?;
-        for layer in layers {
-            self.place(&tx, layer).context(|| format!("layer {}", layer.diff))?;
+        for (layer, census) in layers.iter().zip(censuses) {
+            self.place(&tx, layer, census).context(|| format!("layer {}", layer.diff))?;
         }
         if !layers.is_empty() {
             sync_dir(&self.layout.trees())?;
@@ -138,7 +135,7 @@ impl Store {
     }
 
     /// Moves a layer to its place and enters its row.
-    fn place(&self, tx: &Connection, layer: &NewLayer) -> Result<()> {
+    fn place(&self, tx: &Connection, layer: &NewLayer, census: Digest) -> Result<()> {
         let chain = layer.chain.0.hex();
         let sql = "SELECT damaged FROM layers WHERE chain = ?1";
         let known: Option<bool> =
@@ -154,12 +151,29 @@ impl Store {
             .context(|| format!("cannot move it to {}", to.display()))?;
         let size = i64::try_from(layer.size).map_err(|_| Errno::EFBIG)?;
         let parent = layer.parent.map(|parent| parent.0.hex());
-        let sql = "INSERT INTO layers (chain, parent, diff, size, opaque)
-                   VALUES (?1, ?2, ?3, ?4, ?5)
+        let sql = "INSERT INTO layers (chain, parent, diff, size, opaque, census)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                    ON CONFLICT (chain) DO UPDATE SET damaged = 0, size = excluded.size,
-                   opaque = excluded.opaque";
-        tx.execute(sql, params![chain, parent, layer.diff.hex(), size, opaque])
-            .map_err(db::error)?;
+                   opaque = excluded.opaque, census = excluded.census";
+        let (diff, census) = (layer.diff.hex(), census.hex());
+        tx.execute(sql, params![chain, parent, diff, size, opaque, census]).map_err(db::error)?;
         Ok(())
     }
+}
+
+/// Writes the layers to disk, and takes their census while the disk works.
+fn sync_and_count(layers: &[NewLayer]) -> Result<Vec<Digest>> {
+    let Some(first) = layers.first() else { return Ok(Vec::new()) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(CWD, &first.dir, flags, Mode::empty())?;
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| rustix::fs::syncfs(&dir));
+        let count = |layer: &NewLayer| {
+            census(&layer.dir.join("root")).context(|| format!("layer {}", layer.diff))
+        };
+        let censuses = layers.iter().map(count).collect::<Result<Vec<_>>>();
+        let synced = syncing.join().map_err(|_| Error::from(Errno::EIO))?;
+        synced.context(|| "cannot write the layers to disk")?;
+        censuses
+    })
 }

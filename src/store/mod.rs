@@ -12,6 +12,7 @@
 //!     container      writable directories over images
 //!     trash, gc      what goes is renamed first and deleted later; what nobody owns goes
 //!     reserve        space kept back, so that a full disk can be emptied
+//!     census         a layer's tree in one digest
 //!     check          whether all of it is what it says it is
 //! ```
 //!
@@ -24,6 +25,7 @@
 //! Several processes use one store at once. A handle is opened after a fork, never carried across
 //! one; [`Lock`]s may be carried.
 
+mod census;
 mod check;
 mod commit;
 mod container;

@@ -5,6 +5,7 @@ CREATE TABLE layers (
     diff    TEXT NOT NULL,                      -- digest of the uncompressed tar
     size    INTEGER NOT NULL,                   -- bytes of the uncompressed tar
     opaque  INTEGER NOT NULL,                   -- its root hides all that lies below
+    census  TEXT NOT NULL,                      -- digest of the tree less the contents of files
     damaged INTEGER NOT NULL DEFAULT 0          -- a check found it bad: an import replaces it
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layers_parent ON layers (parent);
