@@ -30,6 +30,8 @@ pub(super) struct Pending {
 pub(super) struct Layer {
     pub(super) tree: Tree,
     pub(super) target: Target,
+    /// It was unpacked with the layers below at hand: no path of it leads through a link of theirs.
+    pub(super) over: bool,
     /// Hard links to be made when the layers below are known, by their place.
     pub(super) pending: HashMap<(Dir, Box<[u8]>), Pending>,
     /// Where directories were that are gone, and through which paths led.
@@ -48,6 +50,7 @@ impl Layer {
         Ok(Self {
             tree: Tree::new(),
             target: Target::create(home)?,
+            over: false,
             pending: HashMap::new(),
             passed: Vec::new(),
             last: None,

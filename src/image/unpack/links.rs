@@ -71,8 +71,11 @@ fn groups(layer: &Layer, under: &Under) -> Result<Option<Vec<Group>>> {
             refuse(&pending.path, format!("hard link to '{}': {why}", shown(&pending.target)))
         };
         let object = match under.follow(&pending.target)? {
-            Led::ByLink => return Ok(None),
-            Led::Nowhere => return Err(what("neither this layer nor those below have it")),
+            Led::ByLink if !layer.over => return Ok(None),
+            // What is in the place of that link does not have it.
+            Led::ByLink | Led::Nowhere => {
+                return Err(what("neither this layer nor those below have it"));
+            }
             Led::To(object) => object,
         };
         if object.attr.kind == Kind::Dir {

@@ -34,6 +34,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("to a directory", a().dir("e").hard("x", "e"), &["'x'", "'e'", "directory"]),
         ("to one below", a().hard("x", "d"), &["'x'", "'d'", "directory"]),
         ("to the root", a().hard("x", "../.."), &["'x'", "root directory"]),
+        ("over a link", a().dir("l").hard("x", "l/a"), &["'x'", "'l/a'", "neither"]),
         ("through a file", a().file("g", "").hard("x", "g/y"), &["'x'", "'g' on the way"]),
         ("to what it replaces", a().file("e/g", "").hard("e", "e/g"), &["'e'", "'e/g'"]),
         ("a long name", a().file("n".repeat(256), ""), &["nnnn", "too long"]),
