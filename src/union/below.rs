@@ -1,5 +1,7 @@
 //! What the layers below a layer show, for those who compare one with the others.
 
+mod content;
+
 use std::rc::Rc;
 use std::sync::Arc;
 

@@ -5,14 +5,20 @@
 //!       header   the block that every entry has
 //!       pax      the records that may come before it
 //!       sparse   where the data of a file with holes belong
+//!     writer     entries into a stream, the same ones always as the same bytes
 //! ```
 
 mod header;
 mod pax;
 mod reader;
+#[cfg(test)]
+mod samples;
 mod sparse;
+mod writer;
 
 pub use reader::{Limits, Reader, Tape};
+pub use sparse::Piece;
+pub use writer::Writer;
 
 use crate::attr::Time;
 use crate::errno::{Errno, Error};

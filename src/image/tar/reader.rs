@@ -132,9 +132,6 @@ impl<R: Read> Reader<R> {
         while !self.done {
             let Some(block) = self.header_block()? else {
                 self.done = true;
-                if extensions.some() {
-                    return Err(refuse(&self.path, "an extended header without an entry"));
-                }
                 break;
             };
             let header = Header::parse(&block, self.at - BLOCK as u64)?;
@@ -155,6 +152,9 @@ impl<R: Read> Reader<R> {
                 b'K' => extensions.link = self.long_name(&header)?,
                 _ => return self.entry(&header, &block, extensions).map(Some),
             }
+        }
+        if extensions.some() {
+            return Err(refuse(&self.path, "an extended header without an entry"));
         }
         Ok(None)
     }

@@ -8,9 +8,11 @@ use crate::errno::Result;
 
 /// Data of a file: where they begin, and how many bytes they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) offset: u64,
-    pub(super) len: u64,
+pub struct Piece {
+    /// The first byte of them in the file.
+    pub offset: u64,
+    /// How many they are.
+    pub len: u64,
 }
 
 /// Collects the pieces of a map, checking each against those before it.
