@@ -22,7 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("image", &["union", "layer", "sys", "attr", "errno", "name"]),
     ("container", &["sys", "attr", "errno", "name"]),
     ("fuse", &["union", "layer", "sys", "attr", "errno", "name"]),
-    ("testkit", &["union", "layer", "sys", "attr", "errno", "name"]),
+    ("testkit", &["image", "union", "layer", "sys", "attr", "errno", "name"]),
     ("union", &["layer", "attr", "errno", "name"]),
     ("layer", &["sys", "attr", "errno", "name"]),
     ("sys", &["attr", "errno", "name"]),

@@ -92,7 +92,7 @@ impl Archive {
     /// Adds a directory.
     #[must_use]
     pub fn dir(self, path: impl AsRef<[u8]>) -> Self {
-        self.add(&Member::new(path, b'5'))
+        self.member(&Member::new(path, b'5'))
     }
 
     /// Adds a regular file.
@@ -100,7 +100,7 @@ impl Archive {
     pub fn file(self, path: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
         let mut member = Member::new(path, b'0');
         member.data = data.as_ref().to_vec();
-        self.add(&member)
+        self.member(&member)
     }
 
     /// Adds a symbolic link.
@@ -108,7 +108,7 @@ impl Archive {
     pub fn symlink(self, path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         let mut member = Member::new(path, b'2');
         member.link = target.as_ref().to_vec();
-        self.add(&member)
+        self.member(&member)
     }
 
     /// Adds a hard link.
@@ -116,12 +116,12 @@ impl Archive {
     pub fn hard(self, path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         let mut member = Member::new(path, b'1');
         member.link = target.as_ref().to_vec();
-        self.add(&member)
+        self.member(&member)
     }
 
     /// Adds any entry, its PAX records first where it needs some.
     #[must_use]
-    pub fn add(mut self, member: &Member) -> Self {
+    pub fn member(mut self, member: &Member) -> Self {
         let mut records = Vec::new();
         if member.path.len() > 100 {
             record(&mut records, "path", &member.path);

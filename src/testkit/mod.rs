@@ -31,6 +31,7 @@ pub mod run;
 pub mod system;
 pub mod tree;
 pub mod union_target;
+pub mod unpacking;
 
 pub use model::Model;
 pub use op::{At, Op};

@@ -36,7 +36,7 @@ fn layer() -> tempfile::TempDir {
         recipe.file(b"d/f")?;
         recipe.piece(0, 3)?;
         recipe.piece(3, 3)?;
-        recipe.inline(&[b'-'; 200_000])?;
+        recipe.inline(&vec![b'-'; 200_000])?;
         recipe.moved(b"d/f", 1)?;
         recipe.file(b"d/f")?;
         recipe.piece(1, 3)?;
@@ -49,7 +49,7 @@ fn layer() -> tempfile::TempDir {
 #[test]
 fn pieces_come_back_in_order() {
     let dir = layer();
-    let dashes = [b'-'; 200_000];
+    let dashes = vec![b'-'; 200_000];
     let expected = [b"<firstsecond".as_slice(), &dashes, b"hird>"].concat();
     assert!(read(dir.path()).unwrap() == expected);
 }

@@ -30,8 +30,12 @@ pub(super) struct Pending {
 pub(super) struct Layer {
     pub(super) tree: Tree,
     pub(super) target: Target,
+    /// It was unpacked with the layers below at hand: no path of it leads through a link of theirs.
+    pub(super) over: bool,
     /// Hard links to be made when the layers below are known, by their place.
     pub(super) pending: HashMap<(Dir, Box<[u8]>), Pending>,
+    /// Where directories were that are gone, and through which paths led.
+    pub(super) passed: Vec<Vec<u8>>,
     /// The parent of the entry before, as the archive calls it.
     pub(super) last: Option<(Vec<u8>, Dir)>,
     recipe: Arc<Mutex<Option<recipe::Writer>>>,
@@ -46,7 +50,9 @@ impl Layer {
         Ok(Self {
             tree: Tree::new(),
             target: Target::create(home)?,
+            over: false,
             pending: HashMap::new(),
+            passed: Vec::new(),
             last: None,
             recipe: Arc::new(Mutex::new(Some(recipe))),
             kept: 0,
@@ -171,12 +177,26 @@ impl Layer {
                 path.truncate(path.len().saturating_sub(last.len() + 1));
             }
         }
+        self.note_passed(dir)?;
         let gone = self.tree.remove(dir)?;
         self.target.forget(&gone);
         self.last = None;
         let tree = &self.tree;
         if !self.pending.is_empty() {
             self.pending.retain(|(dir, _), _| tree.get(*dir).is_ok_and(|node| !node.gone));
+        }
+        Ok(())
+    }
+
+    /// Remembers which paths led through directories that are about to go: if one of them is a
+    /// link below, what was put there belongs elsewhere.
+    fn note_passed(&mut self, dir: Dir) -> Result<()> {
+        for dir in self.tree.below(dir) {
+            let passed = |dir: &Dir| self.tree.get(*dir).is_ok_and(|node| node.assumed);
+            // The longest paths say it of the others.
+            if passed(&dir) && !self.tree.children(dir).iter().any(passed) {
+                self.passed.push(self.tree.path(dir)?);
+            }
         }
         Ok(())
     }

@@ -18,11 +18,14 @@ use crate::layer::Seek;
 use crate::sys::object::Object as Entry;
 use crate::union::below::Object;
 
+/// A name in a directory of the layer.
+type Place = (Dir, Box<[u8]>);
+
 /// A file below that the layer names.
 struct Group {
     object: Object,
     /// The entries that name it.
-    entries: Vec<((Dir, Box<[u8]>), Pending)>,
+    entries: Vec<(Place, Pending)>,
     /// Its names below.
     names: Vec<Vec<u8>>,
 }
@@ -68,8 +71,11 @@ fn groups(layer: &Layer, under: &Under) -> Result<Option<Vec<Group>>> {
             refuse(&pending.path, format!("hard link to '{}': {why}", shown(&pending.target)))
         };
         let object = match under.follow(&pending.target)? {
-            Led::ByLink => return Ok(None),
-            Led::Nowhere => return Err(what("neither this layer nor those below have it")),
+            Led::ByLink if !layer.over => return Ok(None),
+            // What is in the place of that link does not have it.
+            Led::ByLink | Led::Nowhere => {
+                return Err(what("neither this layer nor those below have it"));
+            }
             Led::To(object) => object,
         };
         if object.attr.kind == Kind::Dir {
@@ -77,12 +83,11 @@ fn groups(layer: &Layer, under: &Under) -> Result<Option<Vec<Group>>> {
         }
         let next = groups.len();
         let index = *by_ino.entry(object.attr.ino).or_insert(next);
-        match groups.get_mut(index) {
-            Some(group) => group.entries.push((place, pending)),
-            None => {
-                let names = vec![object.path.clone()];
-                groups.push(Group { object, entries: vec![(place, pending)], names });
-            }
+        if let Some(group) = groups.get_mut(index) {
+            group.entries.push((place, pending));
+        } else {
+            let names = vec![object.path.clone()];
+            groups.push(Group { object, entries: vec![(place, pending)], names });
         }
     }
     Ok(Some(groups))
@@ -146,7 +151,7 @@ fn make_group(
     group: &Group,
     stop: &AtomicBool,
 ) -> Result<()> {
-    let mut first: Option<(Dir, Box<[u8]>)> = None;
+    let mut first: Option<Place> = None;
     let mut place = |layer: &mut Layer, dir: Dir, name: &[u8]| -> Result<()> {
         layer.tree.mark_real(dir)?;
         let Some((from, old)) = &first else {
@@ -182,17 +187,13 @@ fn make_parents(layer: &mut Layer, under: &Under, over: &mut Over, path: &[u8]) 
     let mut below = under.root()?;
     for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
         let object = below.as_ref().map(|object| object.lookup(name)).transpose()?.flatten();
-        at = match layer.tree.child(at, name) {
-            Some(child) => child,
-            None => {
-                let dir = layer.target.make_dir(&mut layer.tree, at, name, 0o755)?;
-                let again = match &object {
-                    Some(object) => under.again(object)?,
-                    None => None,
-                };
-                over.push((dir, again));
-                dir
-            }
+        at = if let Some(child) = layer.tree.child(at, name) {
+            child
+        } else {
+            let dir = layer.target.make_dir(&mut layer.tree, at, name, 0o755)?;
+            let again = object.as_ref().map(|object| under.again(object)).transpose()?;
+            over.push((dir, again.flatten()));
+            dir
         };
         below = object;
     }

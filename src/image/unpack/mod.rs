@@ -116,7 +116,8 @@ impl Unpack<'_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let home = rustix::fs::openat(CWD, self.dir, flags, Mode::empty())
             .context(|| self.dir.display())?;
-        let layer = layer::Layer::create(home).context(|| self.dir.display())?;
+        let mut layer = layer::Layer::create(home).context(|| self.dir.display())?;
+        layer.over = under.is_some();
         let mut reader = Reader::new(BufReader::with_capacity(128 << 10, tar), self.limits);
         reader.set_tape(layer.tape());
         let mut job = Job::new(layer, under, self.stop, self.progress);

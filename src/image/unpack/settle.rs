@@ -7,7 +7,7 @@ use super::job::check;
 use super::layer::Layer;
 use super::target::Stamp;
 use super::tree::{Dir, Tree};
-use super::under::Under;
+use super::under::{Led, Under};
 use crate::attr::{Kind, Time};
 use crate::bug;
 use crate::errno::{Context, Result};
@@ -78,6 +78,13 @@ fn interesting(tree: &Tree) -> Result<Vec<bool>> {
 /// Looks below for every directory that the archive only implied. `None` if one of them is
 /// something else there, so that the paths through it led elsewhere.
 fn compare(layer: &mut Layer, under: &Under) -> Result<Option<Over>> {
+    for path in &layer.passed {
+        match under.follow(path)? {
+            Led::ByLink => return Ok(None),
+            Led::To(object) if object.attr.kind == Kind::Symlink => return Ok(None),
+            Led::To(_) | Led::Nowhere => {}
+        }
+    }
     let marked = interesting(&layer.tree)?;
     let mut over = Over::new();
     let mut todo = vec![(Dir::ROOT, under.root()?)];

@@ -139,20 +139,29 @@ impl Tree {
         Ok(dir)
     }
 
+    /// A directory and all below it, each after the one it is in.
+    pub(super) fn below(&self, dir: Dir) -> Vec<Dir> {
+        let mut all = vec![dir];
+        let mut next = 0;
+        while let Some(&dir) = all.get(next) {
+            all.extend(self.children(dir));
+            next += 1;
+        }
+        all
+    }
+
     /// Notes that a directory is gone, with all that are in it; returns these.
     pub(super) fn remove(&mut self, dir: Dir) -> Result<Vec<Dir>> {
+        let all = self.below(dir);
         let (parent, name) = {
             let node = self.get_mut(dir)?;
             (node.parent, std::mem::take(&mut node.name))
         };
         self.get_mut(parent)?.children.remove(&name);
-        let mut all = vec![dir];
-        let mut next = 0;
-        while let Some(&gone) = all.get(next) {
+        for &gone in &all {
             let node = self.get_mut(gone)?;
             node.gone = true;
-            all.extend(std::mem::take(&mut node.children).into_values());
-            next += 1;
+            node.children = HashMap::new();
         }
         Ok(all)
     }
