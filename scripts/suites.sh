@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The long suites, by name; all of them without one: differential, copyup, fuzz, figures.
+# The long suites, by name; all of them without one: differential, copyup, images, fuzz, figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -17,6 +17,20 @@ differential() {
 # Eight copy-ups of a gigabyte at a time (scripts/test.sh has smaller ones). 16 GiB of room.
 copyup() {
   PLYFS_COPY_UP_MIB=1024 cargo test --release --test ceilings -- --nocapture copied_up
+}
+
+# Images of other people's tools, large ones too: what plyfs shows of them is what umoci unpacks.
+# Needs a mirror, and the registries of python and npm. 8 GiB of room.
+images() {
+  local dir
+  need mmdebstrap:mmdebstrap umoci:umoci skopeo:skopeo buildah:buildah busybox:busybox-static \
+    pip:python3-pip npm:npm
+  dir=$(mktemp --directory --tmpdir="${TMPDIR:-/var/tmp}" plyfs-images.XXXXXX)
+  # shellcheck disable=SC2064 # now, not then
+  trap "rm --recursive --force --one-file-system '$dir'" EXIT
+  cargo build --release
+  scripts/images.py make "$dir" small odd tall buildah docker zstd debian app
+  scripts/images.py check "$dir" target/release/plyfs
 }
 
 # Each fuzz target for an hour; what it finds lies in fuzz/artifacts.
@@ -39,7 +53,7 @@ figures() {
   scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
 }
 
-[ $# -gt 0 ] || set -- differential copyup fuzz figures
+[ $# -gt 0 ] || set -- differential copyup images fuzz figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS
