@@ -5,10 +5,10 @@ mod content;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Caller, Handle, NodeId, Options, Stack, Union};
+use super::{NodeId, Options, Stack, Union};
 use crate::attr::{Attr, Kind};
 use crate::errno::Result;
-use crate::layer::{Layer, Marks, Seek};
+use crate::layer::{Layer, Marks};
 use crate::name::Name;
 
 /// The union of some layers, without an upper one.
@@ -91,17 +91,6 @@ impl Object {
         }))
     }
 
-    /// The target of a symbolic link.
-    pub fn readlink(&self) -> Result<Vec<u8>> {
-        self.union.readlink(self.node)
-    }
-
-    /// Opens a regular file for reading.
-    pub fn open(&self) -> Result<Content<'_>> {
-        let handle = self.union.open(self.node, 0, &Caller::default())?;
-        Ok(Content { object: self, handle })
-    }
-
     /// Calls `each` with the name, type and inode number of all that is in this directory.
     pub fn each(&self, each: &mut dyn FnMut(&[u8], Kind, u64)) -> Result<()> {
         self.union.readdir(self.node, 0, &mut |entry| {
@@ -121,33 +110,6 @@ impl Object {
         }
         all.sort();
         Ok(all)
-    }
-}
-
-/// The content of a regular file below, open until it is dropped.
-#[derive(Debug)]
-pub struct Content<'a> {
-    object: &'a Object,
-    handle: Handle,
-}
-
-impl Content<'_> {
-    /// Reads at `offset`; fewer bytes than asked for only at the end.
-    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        self.object.union.read(self.object.node, self.handle, buf, offset)
-    }
-
-    /// The next data or hole at or after `offset`; `ENXIO` past the end.
-    pub fn seek(&self, offset: u64, what: Seek) -> Result<u64> {
-        self.object.union.lseek(self.object.node, self.handle, offset, what)
-    }
-}
-
-impl Drop for Content<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.object.union.release(self.object.node, self.handle) {
-            tracing::debug!(%error, "a file below could not be closed");
-        }
     }
 }
 
