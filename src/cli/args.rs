@@ -44,7 +44,7 @@ pub enum Command {
     /// Start a command in a container made from an image, gone afterwards
     Run(RunArgs),
     /// Import, list, name, remove and export images
-    #[command(subcommand)]
+    #[command(subcommand, after_help = IMAGE_HELP)]
     Image(ImageCommand),
     /// Make a container from an image without starting anything
     Create(CreateArgs),
@@ -69,6 +69,15 @@ pub enum Command {
     /// Write manual pages or shell completions
     Generate(GenerateArgs),
 }
+
+const IMAGE_HELP: &str = "\
+An image is the immutable template that containers are made from; its layers are stored once,
+however many images have them.
+
+Examples:
+  plyfs image import debian.oci.tar --name debian
+  plyfs image ls
+  plyfs image export debian debian-again.oci.tar";
 
 const MOUNT_HELP: &str = "\
 Options for -o, separated by commas:

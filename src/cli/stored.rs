@@ -56,7 +56,9 @@ pub(super) fn container_or_path(
     else {
         return Ok(None);
     };
-    if Path::new(name).exists() {
+    // A dead mount does exist: it answers with another error.
+    let absent = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    if !Path::new(name).symlink_metadata().is_err_and(absent) {
         // Without a store, or with one that cannot be opened, it is the directory.
         let Ok(store) = open(root) else { return Ok(None) };
         return match store.container(name) {

@@ -1,5 +1,6 @@
 //! The terminal that plyfs was started from, lent to what runs in a container.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 
 use rustix::process::Pid;
@@ -22,11 +23,10 @@ impl Terminal {
     /// foreground. Then what runs in a container may take the foreground: it is no part of a
     /// pipeline whose other parts would lose it.
     pub fn ours() -> Option<Self> {
-        let own = rustix::process::getpgrp();
-        let session = rustix::process::getsid(None).ok()?;
-        let is_ours = |fd| {
+        let (own, session) = (own_group()?, own_session()?);
+        let is_ours = |fd: BorrowedFd<'_>| {
             rustix::termios::isatty(fd)
-                && rustix::termios::tcgetsid(fd).ok() == Some(session)
+                && session_of(fd) == Some(session)
                 && rustix::termios::tcgetpgrp(fd).ok() == Some(own)
         };
         let ours = is_ours(rustix::stdio::stdin()) && is_ours(rustix::stdio::stdout());
@@ -60,6 +60,30 @@ impl Terminal {
         }
         Ok(())
     }
+}
+
+/// The group of this process; `None` if it was made outside of this pid namespace, where it has no
+/// number. The calls of rustix take it for granted that there is one.
+fn own_group() -> Option<Pid> {
+    // SAFETY: no memory is involved.
+    number(unsafe { libc::getpgrp() })
+}
+
+/// The session of this process; `None` as for the group.
+fn own_session() -> Option<Pid> {
+    // SAFETY: no memory is involved.
+    number(unsafe { libc::getsid(0) })
+}
+
+/// The session whose terminal `fd` is; `None` if it is nobody's, or as for the group.
+fn session_of(fd: BorrowedFd<'_>) -> Option<Pid> {
+    // SAFETY: no memory is involved.
+    number(unsafe { libc::tcgetsid(fd.as_raw_fd()) })
+}
+
+/// What a call returned, if it is the number of anything.
+fn number(returned: libc::pid_t) -> Option<Pid> {
+    if returned > 0 { Pid::from_raw(returned) } else { None }
 }
 
 /// The path of the terminal that standard input, output or error is open on, as the host has it.
