@@ -33,17 +33,53 @@ images() {
   scripts/images.py check "$dir" target/release/plyfs
 }
 
-# Each fuzz target for an hour; what it finds lies in fuzz/artifacts.
+# Each fuzz target (those of PLYFS_FUZZ_TARGETS) for an hour; what it finds lies in fuzz/artifacts.
 fuzz() {
-  local target
+  local target dir
   if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
     echo "suites.sh: fuzz needs: rustup toolchain install nightly && cargo install cargo-fuzz" >&2
     return 1
   fi
-  for target in $(cargo +nightly fuzz list); do
-    cargo +nightly fuzz run "$target" -- -max_total_time="${PLYFS_FUZZ_SECONDS:-3600}" \
-      -max_len=4096 -print_final_stats=1
+  # In memory: targets make and remove thousands of small files a second.
+  dir=$(mktemp --directory --tmpdir=/dev/shm plyfs-fuzz.XXXXXX)
+  # shellcheck disable=SC2064 # now, not then
+  trap "rm --recursive --force --one-file-system '$dir'" EXIT
+  seeds fuzz/corpus
+  for target in ${PLYFS_FUZZ_TARGETS:-$(cargo +nightly fuzz list)}; do
+    mkdir --parents "fuzz/corpus/$target"
+    TMPDIR=$dir cargo +nightly fuzz run "$target" -- -print_final_stats=1 -max_len=16384 \
+      -max_total_time="${PLYFS_FUZZ_SECONDS:-3600}"
   done
+}
+
+# seeds DIR: what the fuzzer would take long to come upon, by target: sound archives and documents.
+seeds() {
+  local dir tree format
+  dir=$(realpath --canonicalize-missing "$1") tree=$(mktemp --directory)
+  mkdir --parents "$dir/unpack_tar" "$dir/manifest"
+  (
+    cd "$tree"
+    mkdir --mode=750 a
+    echo text >a/file
+    ln a/file a/link
+    ln --symbolic ../a/file a/symlink
+    mkfifo a/fifo
+    mknod a/device c 1 3
+    truncate --size=40K sparse && printf x | dd of=sparse bs=1 seek=20000 conv=notrunc status=none
+    touch a/.wh.gone a/.wh..wh..opq "a/$(printf 'n%.0s' {1..120})"
+    setfattr --name=user.x --value=y a/file
+    for format in ustar oldgnu gnu pax v7; do
+      tar --create --file="$dir/unpack_tar/$format" --format=$format --blocking-factor=1 a \
+        2>/dev/null || true # what a format cannot hold is left out
+    done
+    tar --create --file="$dir/unpack_tar/sparse" --format=pax --sparse --xattrs \
+      --blocking-factor=1 sparse a/file a/link
+  )
+  rm --recursive --force "$tree"
+  printf '%s\n' '{"schemaVersion":2,"manifests":[{"digest":"@m","size":@M}]}' \
+    '{"schemaVersion":2,"config":{"digest":"@c","size":@C},"layers":[{"digest":"@l","size":@L}]}' \
+    '{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["@l"]}}' \
+    >"$dir/manifest/image"
 }
 
 # plyfs, kernel overlayfs and fuse-overlayfs on the same jobs.

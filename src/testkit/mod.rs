@@ -21,6 +21,7 @@
 )]
 
 pub mod archive;
+pub mod documents;
 pub mod hook;
 pub mod in_memory;
 pub mod listing;

@@ -327,3 +327,22 @@ fn an_index_without_types_is_read_by_its_contents() {
     sample.index(vec![image, list]);
     assert_eq!(sample.images(HOST).unwrap().len(), 2);
 }
+
+/// The body of the fuzz target `manifest`, on seeds: pieces of a sound image in any order.
+#[cfg(feature = "testkit")]
+#[test]
+fn any_documents_make_an_image_or_are_refused() {
+    use crate::testkit::documents::check;
+    const CONFIG: &str =
+        r#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["@l"]}}"#;
+    let manifest = r#"{"schemaVersion":2,"config":{"digest":"@c","size":@C},"layers":[LAYERS]}"#;
+    let layer = r#"{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"@l","size":@L}"#;
+    let index = r#"{"schemaVersion":2,"manifests":[{"digest":"@m","size":@M}]}"#;
+    let documents = [index, &manifest.replace("LAYERS", layer), CONFIG].join("\n");
+    assert_eq!(check(documents.as_bytes()), 1);
+    assert_eq!(check(documents.replace("@l", "@c").as_bytes()), 0);
+    for end in (0..documents.len()).step_by(7) {
+        check(&documents.as_bytes()[..end]);
+        check(&[&documents.as_bytes()[..end], b"[null]", &documents.as_bytes()[end..]].concat());
+    }
+}
