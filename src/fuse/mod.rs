@@ -3,18 +3,16 @@
 //! ```text
 //!     kernel -- /dev/fuse -- driver (decode) -- handlers (one function an operation) -- union
 //!                               |
-//!                            convert (their types, ours)   reply (a result becomes an answer)
+//!                            guard (panics, errnos, the log)   lane (a thread stays free)
 //! ```
 //!
-//! [`handlers`] knows no crate and no wire format: plain types in, plain types out, so that another
-//! driver can call the same functions. `driver`, `convert` and `reply` are the first driver, on the
-//! crate `fuser`, which is named in this room only.
+//! [`handlers`] knows no crate and no wire format: plain types in, plain types out, so that several
+//! drivers can call the same functions. `fuser` is the first, on the crate of that name.
 
-mod convert;
-mod driver;
+mod fuser;
+mod guard;
 pub mod handlers;
 mod lane;
-mod reply;
 mod session;
 
 pub use session::{Ender, MountConfig, Session, mount};

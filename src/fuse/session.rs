@@ -1,41 +1,14 @@
-//! One mount from its INIT to its end: what is negotiated with the kernel, the threads that serve,
-//! its end.
+//! One mount from its beginning to its end.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fuser::{InitFlags, KernelConfig, SessionACL};
-
-use super::driver::Driver;
+use super::fuser;
 use crate::errno::{Context, Errno, Result};
 use crate::sys::fuse_mount::{self, FuseMount};
 use crate::sys::mountinfo;
 use crate::union::Union;
-
-/// The largest write that the kernel sends as one request.
-const MAX_WRITE: u32 = 1 << 20;
-
-/// How many requests (read-ahead, mostly) may be under way without a program waiting for them.
-const MAX_BACKGROUND: u16 = 64;
-
-/// What we ask of the kernel; each is asked for only where the kernel offers it.
-const WANTED: [InitFlags; 14] = [
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
-    InitFlags::FUSE_DONT_MASK,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_POSIX_ACL,
-    InitFlags::FUSE_MAX_PAGES,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_NO_EXPORT_SUPPORT,
-    InitFlags::FUSE_BIG_WRITES,
-];
 
 /// How to mount.
 #[derive(Clone, Debug)]
@@ -79,7 +52,7 @@ impl Default for MountConfig {
 #[derive(Debug)]
 pub struct Session {
     // In the order in which they go: the layers must be free again when the claim is given up.
-    fuse: Option<fuser::Session<Driver>>,
+    server: Option<fuser::Server>,
     union: Arc<Union>,
     place: Place,
     /// A shared lock on the directory under the mount, held while this session lives: who has
@@ -158,18 +131,11 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
     let id = fuse_mount::mount_id(&path)?;
     let unique = fuse_mount::unique_mount_id(&path);
     let place = Place { path, id, unique };
-    let mut fuse = fuser::Config::default();
-    fuse.n_threads = Some(config.threads.max(1));
-    // A descriptor a thread keeps the threads from waking each other; it needs the device itself.
-    fuse.clone_fd = fuse_mount::open_device().is_ok();
-    // The kernel enforces who may enter; fuser need not do it again.
-    let driver = Driver::new(union.clone(), config.threads.max(1));
-    let session = fuser::Session::from_fd(driver, connection, SessionACL::All, fuse);
-    match session {
-        Ok(session) => Ok(Session { fuse: Some(session), union, place, claim }),
+    match fuser::Server::start(union.clone(), connection, config.threads.max(1)) {
+        Ok(server) => Ok(Session { server: Some(server), union, place, claim }),
         Err(error) => {
             place.unmount(true)?;
-            Err(error).context(|| "the kernel and plyfs do not agree on a FUSE protocol")
+            Err(error)
         }
     }
 }
@@ -196,8 +162,8 @@ impl Session {
     /// Serves until the mount is gone, unmounted from outside or by an [`Ender`], and its last
     /// user, too. Makes the upper layer durable before it returns.
     pub fn run(mut self) -> Result<()> {
-        let fuse = self.fuse.take().ok_or(Errno::EINVAL)?;
-        let served = fuse.run().context(|| "serving ended with an error");
+        let server = self.server.take().ok_or(Errno::EINVAL)?;
+        let served = server.run();
         let unmounted = self.place.unmount(true).context(|| "unmounting");
         self.union.sync().context(|| "making the upper layer durable")?;
         served.and(unmounted)
@@ -206,24 +172,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.fuse.is_some()
+        if self.server.is_some()
             && let Err(error) = self.place.unmount(true)
         {
             tracing::error!("cannot unmount {}: {error}", self.place.path.display());
         }
-    }
-}
-
-/// Chooses what to use of what the kernel offers.
-pub(super) fn negotiate(config: &mut KernelConfig) {
-    for flag in WANTED {
-        if config.add_capabilities(flag).is_err() {
-            tracing::info!("this kernel's FUSE lacks {flag:?}");
-        }
-    }
-    if config.set_max_write(MAX_WRITE).is_err()
-        || config.set_max_background(MAX_BACKGROUND).is_err()
-    {
-        tracing::warn!("fuser refused our sizes; its own are used");
     }
 }

@@ -1,8 +1,7 @@
-//! Where a result becomes an answer: the one place that sends errnos, catches panics and traces.
+//! Where a result becomes an answer.
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::{
     FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -11,9 +10,10 @@ use fuser::{
 };
 
 use super::convert;
-use super::handlers::Answer;
 use crate::attr::{Attr, StatFs};
-use crate::errno::{Errno, Error, Result};
+use crate::errno::{Errno, Result};
+use crate::fuse::guard::{Op, guarded};
+use crate::fuse::handlers::Answer;
 use crate::union::{Found, Handle};
 
 /// How long the kernel may keep what it was told: for good. All changes go through the kernel,
@@ -25,17 +25,6 @@ pub(super) const GENERATION: Generation = Generation(0);
 
 /// How files are opened: what the kernel has cached of them stays good, and close needs no answer.
 const OPEN_FLAGS: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
-
-/// What is asked, for the log.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Op<'a> {
-    /// The operation.
-    pub name: &'static str,
-    /// The node id on the wire.
-    pub node: u64,
-    /// The name in the directory `node`, or an attribute's name, or empty.
-    pub entry: &'a [u8],
-}
 
 /// A kind of reply that can carry a `T`, or an error.
 pub(super) trait Reply<T> {
@@ -55,12 +44,6 @@ pub(super) fn answer<T, R: Reply<T>>(
         Ok(value) => reply.send(value),
         Err(errno) => reply.refuse(convert::errno(errno)),
     }
-}
-
-/// Runs `handler`, which has no reply to send.
-pub(super) fn silent(op: Op<'_>, handler: impl FnOnce() -> Result<()>) {
-    // The errno is in the log; the kernel takes no answer.
-    guarded(op, handler).unwrap_or_default();
 }
 
 /// Sends what `read` puts into a buffer of `size` bytes, of which it returns how many.
@@ -89,42 +72,6 @@ pub(super) fn answer_bytes(
             Err(errno) => reply.error(convert::errno(errno)),
         }
     });
-}
-
-/// Runs a handler: its error, or `EIO` if it panics, comes back as the errno to send.
-fn guarded<T>(op: Op<'_>, handler: impl FnOnce() -> Result<T>) -> std::result::Result<T, Errno> {
-    let start = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
-    // A panic that leaves a node half changed poisons its latch: that node answers EIO from then
-    // on. What all nodes share is behind locks that no panic poisons.
-    let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_default();
-        tracing::error!(op = op.name, node = op.node, "panic, answered with EIO: {text}");
-        Err(Errno::EIO.into())
-    });
-    if let Some(start) = start {
-        let errno = result.as_ref().err().map_or(0, |error| error.errno().raw());
-        let us = start.elapsed().as_micros();
-        let name = op.entry.escape_ascii();
-        tracing::trace!(op = op.name, node = op.node, %name, errno, us);
-    }
-    result.map_err(|error| refusal(op, &error))
-}
-
-/// The errno to send, with a line in the log if the error has something to say.
-fn refusal(op: Op<'_>, error: &Error) -> Errno {
-    let name = op.entry.escape_ascii();
-    match error.context() {
-        Some(_) if error.errno() == Errno::EIO => {
-            tracing::error!(op = op.name, node = op.node, %name, "{error}");
-        }
-        Some(_) => tracing::debug!(op = op.name, node = op.node, %name, "{error}"),
-        None => {}
-    }
-    error.errno()
 }
 
 /// Implements [`Reply`] for one kind of fuser's replies.

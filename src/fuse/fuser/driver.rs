@@ -18,11 +18,12 @@ use fuser::{
 };
 
 use super::convert::{caller, dir_attr, errno, file_attr, file_type, set_time};
-use super::lane::Lane;
-use super::reply::{GENERATION, Op, Reply, TTL, answer, answer_bytes, silent};
-use super::{handlers, session};
+use super::reply::{GENERATION, Reply, TTL, answer, answer_bytes};
 use crate::attr::SetAttr;
 use crate::errno::{Errno, Result};
+use crate::fuse::guard::{Op, silent};
+use crate::fuse::handlers;
+use crate::fuse::lane::Lane;
 use crate::union::{Handle, NodeId, Union};
 
 /// Serves one union.
@@ -77,7 +78,7 @@ fn at<'a>(name: &'static str, node: INodeNo, entry: &'a OsStr) -> Op<'a> {
 
 impl Filesystem for Driver {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        session::negotiate(config);
+        super::negotiate(config);
         Ok(())
     }
 
