@@ -121,6 +121,9 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Last change of content.
     pub mtime: Option<SetTime>,
+    /// Clears setuid, and setgid unless it means mandatory locking, as a write does by somebody
+    /// without `CAP_FSETID`. Does not touch directories.
+    pub kill_set_id: bool,
 }
 
 /// What `statfs` tells; fields as in statfs(2).

@@ -138,7 +138,7 @@ fn one_random_operation(union: &Union, random: &mut Random) {
         6 => match union.lookup(dir, name(entry)) {
             Ok(Some(found)) => {
                 let set = SetAttr { perm: Some(0o700), ..SetAttr::default() };
-                let outcome = union.setattr(found.node, &set, &ROOT).map(drop);
+                let outcome = union.setattr(found.node, &set).map(drop);
                 union.forget(found.node, 1);
                 outcome
             }
@@ -146,7 +146,7 @@ fn one_random_operation(union: &Union, random: &mut Random) {
         },
         7 => match union.lookup(dir, name(entry)) {
             Ok(Some(found)) => {
-                let outcome = union.open(found.node, libc::O_RDWR, &ROOT).map(|handle| {
+                let outcome = union.open(found.node, libc::O_RDWR, false).map(|handle| {
                     union.write(found.node, handle, b"!", 1, false).unwrap();
                     union.release(found.node, handle).unwrap();
                 });
@@ -255,14 +255,14 @@ fn line_51_two_copy_ups_of_one_file_coalesce() {
         let workers = Arc::clone(&mounted);
         in_parallel(4, move |thread| {
             let found = workers.lookup(workers.root(), name("f")).unwrap().unwrap();
-            let handle = workers.open(found.node, libc::O_RDWR, &ROOT).unwrap();
+            let handle = workers.open(found.node, libc::O_RDWR, false).unwrap();
             let mark = [b'0' + u8::try_from(thread).unwrap()];
             workers.write(found.node, handle, &mark, thread, false).unwrap();
             workers.release(found.node, handle).unwrap();
             workers.forget(found.node, 1);
         });
         let found = mounted.lookup(mounted.root(), name("f")).unwrap().unwrap();
-        let handle = mounted.open(found.node, libc::O_RDONLY, &ROOT).unwrap();
+        let handle = mounted.open(found.node, libc::O_RDONLY, false).unwrap();
         let mut content = [0; 7];
         mounted.read(found.node, handle, &mut content, 0).unwrap();
         assert_eq!(&content, b"0123ent", "a write of one thread went into another copy");
@@ -291,7 +291,7 @@ fn line_51_a_copy_up_in_flight_blocks_nobody_else() {
     let nodes = walk(&mounted, &["d", "big"]).unwrap();
     let (dir, big) = (nodes[1], nodes[2]);
     let copier = Arc::clone(&mounted);
-    let copying = std::thread::spawn(move || copier.open(big, libc::O_RDWR, &ROOT));
+    let copying = std::thread::spawn(move || copier.open(big, libc::O_RDWR, false));
     arrived.recv_timeout(LONG).unwrap();
 
     let (done, others) = channel();

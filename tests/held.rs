@@ -24,9 +24,7 @@ use plyfs::layer::{Layer, Marks, Upper};
 use plyfs::name::Name;
 use plyfs::testkit::TreeSpec;
 use plyfs::testkit::tree::raw;
-use plyfs::union::{Caller, NodeId, Options, RenameFlag, Stack, Union};
-
-const ROOT: Caller = Caller { uid: 0, gid: 0 };
+use plyfs::union::{NodeId, Options, RenameFlag, Stack, Union};
 
 fn name(bytes: &str) -> Name<'_> {
     Name::new(bytes.as_bytes()).unwrap()
@@ -52,11 +50,11 @@ fn find(union: &Union, path: &str) -> Option<NodeId> {
 
 fn chmod(union: &Union, node: NodeId, perm: u16) -> plyfs::errno::Result<()> {
     let set = SetAttr { perm: Some(perm), ..SetAttr::default() };
-    union.setattr(node, &set, &ROOT).map(drop)
+    union.setattr(node, &set).map(drop)
 }
 
 fn content(union: &Union, node: NodeId) -> String {
-    let handle = union.open(node, libc::O_RDONLY, &ROOT).unwrap();
+    let handle = union.open(node, libc::O_RDONLY, false).unwrap();
     let mut buf = [0; 64];
     let n = union.read(node, handle, &mut buf, 0).unwrap();
     union.release(node, handle).unwrap();
@@ -64,7 +62,7 @@ fn content(union: &Union, node: NodeId) -> String {
 }
 
 fn write(union: &Union, node: NodeId, text: &str) {
-    let handle = union.open(node, libc::O_RDWR, &ROOT).unwrap();
+    let handle = union.open(node, libc::O_RDWR, false).unwrap();
     union.write(node, handle, text.as_bytes(), 0, false).unwrap();
     union.release(node, handle).unwrap();
 }
@@ -202,7 +200,7 @@ fn a_crash_while_a_metacopy_file_is_truncated_leaves_no_zeros() {
         assert_eq!(content(&union, node), "0123456789");
         fault.arm(Fault::Stop(n));
         let set = SetAttr { size: Some(4), ..SetAttr::default() };
-        let _stopped = union.setattr(node, &set, &ROOT);
+        let _stopped = union.setattr(node, &set);
         fault.arm(Fault::None);
         drop(union);
         upper.sweep();

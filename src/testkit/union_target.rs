@@ -150,7 +150,7 @@ impl UnionTarget {
             if let Some(outcome) = not_a_file(attr.kind, flags & libc::O_ACCMODE != 0) {
                 return Ok(outcome);
             }
-            let handle = union.open(node, flags, &ROOT)?;
+            let handle = union.open(node, flags, false)?;
             let result = f(union, node, handle, attr.size);
             union.release(node, handle)?;
             result
@@ -267,7 +267,7 @@ impl UnionTarget {
             if set.perm.is_some() && attr.kind == Kind::Symlink {
                 return Err(Errno::EOPNOTSUPP.into());
             }
-            let new = u.setattr(node, &set, &ROOT)?;
+            let new = u.setattr(node, &set)?;
             assert_eq!(new, u.getattr(node)?, "setattr's answer is what getattr says");
             Ok(Outcome::Done)
         })
@@ -336,7 +336,7 @@ impl UnionTarget {
             return Ok(outcome);
         }
         let flags = if write { libc::O_RDWR } else { libc::O_RDONLY };
-        let opened = self.union().open(node, flags, &ROOT);
+        let opened = self.union().open(node, flags, false);
         let handle = match opened {
             Ok(handle) => handle,
             Err(error) => {
@@ -358,7 +358,7 @@ impl UnionTarget {
             Op::HeldTruncate(_, len) => truncate(u, node, *len),
             Op::HeldChmod(_, perm) => {
                 let set = SetAttr { perm: Some(*perm), ..SetAttr::default() };
-                done(u.setattr(node, &set, &ROOT).map(|_| ()))
+                done(u.setattr(node, &set).map(|_| ()))
             }
             Op::HeldRead(_) => {
                 let size = u.getattr(node)?.size;
@@ -374,7 +374,7 @@ impl UnionTarget {
         let Attr { kind, perm, nlink, uid, gid, rdev, ino, .. } = attr;
         let content = match kind {
             Kind::File => {
-                let handle = u.open(node, libc::O_RDONLY, &ROOT)?;
+                let handle = u.open(node, libc::O_RDONLY, false)?;
                 let content = read(u, node, handle, attr.size)?;
                 u.release(node, handle)?;
                 content
@@ -450,7 +450,7 @@ fn write(u: &Union, node: NodeId, handle: Handle, at: u64, len: u16, byte: u8) -
 fn truncate(u: &Union, node: NodeId, len: u64) -> Result<Outcome> {
     if u.getattr(node)?.size != len {
         let set = SetAttr { size: Some(len), ..SetAttr::default() };
-        u.setattr(node, &set, &ROOT)?;
+        u.setattr(node, &set)?;
     }
     Ok(Outcome::Done)
 }

@@ -49,38 +49,28 @@ impl Union {
         Ok(attr)
     }
 
-    /// Changes attributes and returns the new ones. A change of owner or size clears set-id bits
-    /// and capabilities as Linux does.
-    pub fn setattr(&self, node: NodeId, set: &SetAttr, caller: &Caller) -> Result<Attr> {
+    /// Changes attributes and returns the new ones. A change of owner clears set-id bits, one of
+    /// owner or size capabilities, as Linux does.
+    pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<Attr> {
         let upper = self.writable()?;
         let node = self.node(node)?;
         let mut set = *set;
         if set.size.is_some() && node.kind != Kind::File {
             return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL }.into());
         }
-        if set == SetAttr::default() {
-            // What is left of a request whose only content was "clear what a write clears": by a
-            // driver that cannot pass which. Before the superuser's write only capabilities go,
-            // and the write below takes them; anybody else's clears the set-id bits.
+        let kill = std::mem::take(&mut set.kill_set_id) && !node.is_dir();
+        if kill || set.size.is_some() {
             let attr = self.attr_of(&node)?;
-            let perm = without_set_id(attr.perm);
-            if node.is_dir() || caller.uid == 0 || perm == attr.perm {
-                return Ok(attr);
-            }
-            set.perm = Some(perm);
-        }
-        if let Some(size) = set.size {
-            let attr = self.attr_of(&node)?;
-            if size != attr.size && set.mtime.is_none() {
+            if set.size.is_some_and(|size| size != attr.size) && set.mtime.is_none() {
                 // A copy-up makes a copy of that size at once: the filesystem below sees no change.
                 set.mtime = Some(SetTime::Now);
             }
-            if set.perm.is_none() && caller.uid != 0 {
-                // The kernel asks for this with a flag that tells whether the caller has
-                // CAP_FSETID; not every driver can pass it. The superuser is taken to have it.
-                let perm = without_set_id(attr.perm);
-                set.perm = Some(perm).filter(|perm| *perm != attr.perm);
-            }
+            let perm = set.perm.unwrap_or(attr.perm);
+            let cleared = if kill { without_set_id(perm) } else { perm };
+            set.perm = if cleared == attr.perm { set.perm } else { Some(cleared) };
+        }
+        if set == SetAttr::default() {
+            return self.attr_of(&node);
         }
         let id = self.ensure_upper_len(&node, set.size.unwrap_or(u64::MAX))?;
         upper.setattr(id, &set)?;

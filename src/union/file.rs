@@ -9,7 +9,7 @@ use crate::layer::{Data, Seek};
 
 use super::attr::without_set_id;
 use super::node::{Node, Open};
-use super::{Caller, Durability, Handle, NodeId, Union};
+use super::{Durability, Handle, NodeId, Union};
 
 impl Handle {
     /// The handle of an open with these flags, as in open(2).
@@ -23,8 +23,9 @@ impl Handle {
 }
 
 impl Union {
-    /// Opens a regular file; opening for writing copies it up, `O_TRUNC` without its data.
-    pub fn open(&self, node: NodeId, flags: i32, caller: &Caller) -> Result<Handle> {
+    /// Opens a regular file; opening for writing copies it up, `O_TRUNC` without its data. A
+    /// truncation with `kill_set_id` clears setuid and setgid ([`SetAttr::kill_set_id`]).
+    pub fn open(&self, node: NodeId, flags: i32, kill_set_id: bool) -> Result<Handle> {
         let node = self.node(node)?;
         match node.kind {
             Kind::File => {}
@@ -39,7 +40,7 @@ impl Union {
             self.writable()?;
             self.ensure_upper_len(&node, if truncate { 0 } else { u64::MAX })?;
             let file = self.file(&node, true, true)?;
-            if truncate && let Err(error) = self.truncate_open(&node, &*file, caller) {
+            if truncate && let Err(error) = self.truncate_open(&node, &*file, kill_set_id) {
                 self.close(&node)?;
                 return Err(error);
             }
@@ -49,9 +50,9 @@ impl Union {
         Ok(handle)
     }
 
-    fn truncate_open(&self, node: &Arc<Node>, file: &dyn Data, caller: &Caller) -> Result<()> {
+    fn truncate_open(&self, node: &Arc<Node>, file: &dyn Data, kill_set_id: bool) -> Result<()> {
         file.set_len(0)?;
-        if caller.uid != 0 {
+        if kill_set_id {
             self.clear_set_id(node)?;
         }
         Ok(())

@@ -121,9 +121,13 @@ impl Filesystem for Driver {
     ) {
         let perm = mode.map(|mode| handlers::bits(mode, 0o7777));
         let (atime, mtime) = (atime.map(set_time), mtime.map(set_time));
-        let (set, caller) = (SetAttr { perm, uid, gid, size, atime, mtime }, caller(request));
+        let mut set = SetAttr { perm, uid, gid, size, atime, mtime, kill_set_id: false };
+        // The kernel asks for this by a flag that fuser does not pass. What is left of a request
+        // that has nothing else is empty. The superuser is taken to have CAP_FSETID.
+        let nothing = set == SetAttr::default();
+        set.kill_set_id = request.uid() != 0 && (nothing || (size.is_some() && mode.is_none()));
         self.long("setattr", (ino, NO_NAME), reply, move |this, _| {
-            this.union.setattr(this.node(ino)?, &set, &caller)
+            this.union.setattr(this.node(ino)?, &set)
         });
     }
 
@@ -224,9 +228,10 @@ impl Filesystem for Driver {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let caller = caller(request);
+        // As for setattr.
+        let kill_set_id = request.uid() != 0;
         self.long("open", (ino, NO_NAME), reply, move |this, _| {
-            this.union.open(this.node(ino)?, flags.0, &caller)
+            this.union.open(this.node(ino)?, flags.0, kill_set_id)
         });
     }
 

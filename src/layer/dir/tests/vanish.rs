@@ -110,6 +110,7 @@ fn a_pinned_object_outlives_its_names() {
         size: Some(3),
         atime: Some(at),
         mtime: Some(at),
+        kill_set_id: false,
     };
     let attr = upper.setattr(f.id, &set).unwrap();
     assert_eq!((attr.perm, attr.uid, attr.gid, attr.size), (0o4755, 3, 4, 3));
