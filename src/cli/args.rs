@@ -21,6 +21,7 @@ disposable writable layer over an image. Both lie in the store; directories that
 
 Environment:
   PLYFS_ROOT      the store, where --root does not say it
+  PLYFS_DRIVER    what speaks FUSE's protocol, where --driver does not say it: native, fuser
   PLYFS_LOG       what to log, e.g. 'warn', 'debug', 'plyfs::fuse=trace'
   PLYFS_LOG_FILE  where a mount in the background logs to";
 
@@ -111,9 +112,13 @@ pub struct MountArgs {
     #[arg(short = 'd', long)]
     pub debug: bool,
     /// Threads that serve requests
-    #[arg(long, value_name = "N", default_value_t = 4,
+    #[arg(long, value_name = "N", default_value_t = super::mount::THREADS,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
+    /// What speaks FUSE's protocol: plyfs itself, or the crate fuser (conservative; it cannot do
+    /// all). Without it $PLYFS_DRIVER counts, else it is 'native'
+    #[arg(long, value_name = "DRIVER")]
+    pub driver: Option<NamedDriver>,
     /// The directory to mount at; before it, the container, unless -o gives layers
     #[arg(value_name = "[CONTAINER] MNT", required = true, num_args = 1..=2)]
     pub what: Vec<PathBuf>,
@@ -245,6 +250,15 @@ Example:
         #[arg(value_name = "SHELL")]
         shell: CompletedShell,
     },
+}
+
+/// What speaks FUSE's protocol.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum NamedDriver {
+    /// plyfs itself.
+    Native,
+    /// The crate fuser.
+    Fuser,
 }
 
 /// A shell that there are completions for.

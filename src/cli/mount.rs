@@ -5,13 +5,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::MountArgs;
+use clap::ValueEnum;
+
+use super::args::{MountArgs, NamedDriver};
 use super::options::{self, MountOptions};
 use super::output::{Exit, Failure, Outcome};
 use super::overlap::{self, Place, Role, shown};
 use super::{log, output, stack, stored};
 use crate::errno::{Errno, Error};
-use crate::fuse::{self, MountConfig, Session};
+use crate::fuse::{self, Driver, MountConfig, Session};
 use crate::layer::dir::DirUpper;
 use crate::store::Lock;
 use crate::sys::daemon::{self, Forked, Ready};
@@ -25,8 +27,8 @@ pub(super) struct Request {
     pub options: MountOptions,
     /// Where.
     pub mountpoint: PathBuf,
-    /// Threads that serve.
-    pub threads: u16,
+    /// Who serves.
+    pub serving: Serving,
     /// Shown as the source in /proc/mounts.
     pub source: String,
     /// The lock of the container, held as long as the mount is served.
@@ -35,8 +37,49 @@ pub(super) struct Request {
     pub with_parent: bool,
 }
 
-/// How many threads serve a mount of which nobody said it.
+/// Who serves a mount.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Serving {
+    /// Threads.
+    pub threads: u16,
+    /// What speaks the protocol.
+    pub driver: Driver,
+}
+
+impl Serving {
+    /// What `--threads` and `--driver` say, or `$PLYFS_DRIVER` if there is no `--driver`.
+    fn of(args: &MountArgs) -> Result<Self, Failure> {
+        let driver = args.driver.map_or_else(driver_of_environment, |named| Ok(named.into()))?;
+        Ok(Self { threads: args.threads, driver })
+    }
+
+    /// For a mount of which nobody said it.
+    pub(super) fn usual() -> Result<Self, Failure> {
+        Ok(Self { threads: THREADS, driver: driver_of_environment()? })
+    }
+}
+
+/// How many threads serve, unless it is said.
 pub(super) const THREADS: u16 = 4;
+
+/// What `$PLYFS_DRIVER` says.
+fn driver_of_environment() -> Result<Driver, Failure> {
+    let Some(said) = std::env::var_os("PLYFS_DRIVER") else { return Ok(Driver::default()) };
+    let named = said.to_str().and_then(|said| NamedDriver::from_str(said, false).ok());
+    named.map(Driver::from).ok_or_else(|| {
+        let what = format!("PLYFS_DRIVER={}", said.as_bytes().escape_ascii());
+        Failure::usage(what, "there is no such driver", "it may be 'native' or 'fuser'")
+    })
+}
+
+impl From<NamedDriver> for Driver {
+    fn from(named: NamedDriver) -> Self {
+        match named {
+            NamedDriver::Native => Self::Native,
+            NamedDriver::Fuser => Self::Fuser,
+        }
+    }
+}
 
 /// Mounts.
 pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
@@ -44,13 +87,14 @@ pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
         [mountpoint] if !args.options.is_empty() => Request {
             options: parse(&args.options)?,
             mountpoint: mountpoint.clone(),
-            threads: args.threads,
+            serving: Serving::of(args)?,
             source: "plyfs".to_owned(),
             held: None,
             with_parent: false,
         },
         [container, mountpoint] => {
-            stored::mount_request(root, container, mountpoint, &args.options, args.threads)?
+            let serving = Serving::of(args)?;
+            stored::mount_request(root, container, mountpoint, &args.options, serving)?
         }
         _ => {
             let hint = "give a container before it, or layers: -o lowerdir=A:B (see 'plyfs help \
@@ -262,7 +306,9 @@ impl Plan {
             .map_err(|error| self.failure(&error, "'plyfs check' tells more"))?;
         let root = rustix::process::geteuid().is_root();
         let config = MountConfig {
-            threads: usize::from(self.request.threads),
+            driver: self.request.serving.driver,
+            withheld: 0,
+            threads: usize::from(self.request.serving.threads),
             allow_other: root || self.request.options.allow_other,
             read_only,
             nosuid: self.request.options.nosuid,

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
-use super::mount::{self, Request};
+use super::mount::{self, Request, Serving};
 use super::output::{Exit, Failure, Outcome};
 use super::{image, stored, umount};
 use crate::container::{self, Spec, Status, config as wishes};
@@ -90,7 +90,7 @@ fn in_container(
     mount::start(Request {
         options,
         mountpoint: root.clone(),
-        threads: mount::THREADS,
+        serving: Serving::usual()?,
         source: stored::source(container),
         held: Some(lock),
         with_parent: true,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::mount::Request;
+use super::mount::{Request, Serving};
 use super::options::{self, MountOptions};
 use super::output::Failure;
 use super::overlap::shown;
@@ -101,7 +101,7 @@ pub(super) fn mount_request(
     name: &Path,
     mountpoint: &Path,
     flags: &[OsString],
-    threads: u16,
+    serving: Serving,
 ) -> Result<Request, Failure> {
     let store = open(root)?;
     let container = container(&store, &name.to_string_lossy())?;
@@ -112,7 +112,7 @@ pub(super) fn mount_request(
     Ok(Request {
         options,
         mountpoint: mountpoint.to_owned(),
-        threads,
+        serving,
         source: source(&container),
         held: Some(lock),
         with_parent: false,

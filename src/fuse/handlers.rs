@@ -4,7 +4,7 @@
 //! flags decoded, sizes limited, the size protocol of extended attributes kept. Every function
 //! returns the errno that the program shall see.
 
-use crate::attr::Kind;
+use crate::attr::{Kind, SetAttr};
 use crate::errno::{Errno, Result};
 use crate::layer::Seek;
 use crate::name::Name;
@@ -113,6 +113,17 @@ pub fn create(
     union.create(parent, Name::new(name)?, new_mode(mode, umask), flags, caller)
 }
 
+/// Makes and opens a regular file without a name; `flags` as in open(2).
+pub fn tmpfile(
+    union: &Union,
+    parent: NodeId,
+    (mode, umask): (u32, u32),
+    flags: i32,
+    caller: &Caller,
+) -> Result<(Found, Handle)> {
+    union.tmpfile(parent, new_mode(mode, umask), flags, caller)
+}
+
 /// Looks for data or a hole; `whence` as in lseek(2).
 ///
 /// # Errors
@@ -189,6 +200,27 @@ pub enum Answer {
 /// `ERANGE` if the value is longer than `size`.
 pub fn getxattr(union: &Union, node: NodeId, name: &[u8], size: u32) -> Result<Answer> {
     sized(union.getxattr(node, name)?, size, Errno::ERANGE)
+}
+
+/// Sets an extended attribute; `flags` as in setxattr(2). With `kill_set_gid` the file loses its
+/// setgid bit: whoever sets its ACL is not of its group.
+pub fn setxattr(
+    union: &Union,
+    node: NodeId,
+    (name, value): (&[u8], &[u8]),
+    flags: i32,
+    kill_set_gid: bool,
+) -> Result<()> {
+    const SET_GID: u16 = 0o2000;
+    union.setxattr(node, name, value, flags)?;
+    if kill_set_gid {
+        let perm = union.getattr(node)?.perm;
+        if perm & SET_GID != 0 {
+            let set = SetAttr { perm: Some(perm & !SET_GID), ..SetAttr::default() };
+            union.setattr(node, &set)?;
+        }
+    }
+    Ok(())
 }
 
 /// The names of the extended attributes, each ended by NUL; `size` as in [`getxattr`].

@@ -28,17 +28,23 @@ impl Lane {
         Arc::new(Self { threads, here: AtomicUsize::new(0), elsewhere: AtomicUsize::new(0) })
     }
 
-    /// Runs `job` in this thread, or, if this is the last one that is free, in a new one.
-    pub(super) fn run(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) {
+    /// Where to do the next long operation, counted as done there until what is returned is
+    /// dropped.
+    pub(super) fn place(self: &Arc<Self>) -> Place {
         let here = Counted::new(self.clone(), |lane| &lane.here);
         if here.before + 1 < self.threads {
-            return job();
+            return Place::Here(here);
         }
         let elsewhere = Counted::new(self.clone(), |lane| &lane.elsewhere);
-        if elsewhere.before >= MOST {
-            return job();
-        }
-        drop(here);
+        if elsewhere.before >= MOST { Place::Here(here) } else { Place::Elsewhere(elsewhere) }
+    }
+
+    /// Runs `job` in this thread, or, if this is the last one that is free, in a new one.
+    pub(super) fn run(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) {
+        let elsewhere = match self.place() {
+            Place::Here(_here) => return job(),
+            Place::Elsewhere(elsewhere) => elsewhere,
+        };
         let started = std::thread::Builder::new().name("plyfs-long".to_owned()).spawn(move || {
             job();
             drop(elsewhere);
@@ -50,8 +56,18 @@ impl Lane {
     }
 }
 
+/// Where a long operation is to be done.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In this thread.
+    Here(Counted),
+    /// In a new one: this is the last that is free.
+    Elsewhere(Counted),
+}
+
 /// One more in a count of a lane, until it is dropped.
-struct Counted {
+#[derive(Debug)]
+pub(super) struct Counted {
     lane: Arc<Lane>,
     count: fn(&Lane) -> &AtomicUsize,
     before: usize,

@@ -6,13 +6,15 @@
 //!                            guard (panics, errnos, the log)   lane (a thread stays free)
 //! ```
 //!
-//! [`handlers`] knows no crate and no wire format: plain types in, plain types out, so that several
-//! drivers can call the same functions. `fuser` is the first, on the crate of that name.
+//! [`handlers`] knows no crate and no wire format: plain types in, plain types out. Two drivers
+//! call the same functions: `native`, our own loop over the device, and `fuser`, on the crate of
+//! that name.
 
 mod fuser;
 mod guard;
 pub mod handlers;
 mod lane;
+pub mod native;
 mod session;
 
-pub use session::{Ender, MountConfig, Session, mount};
+pub use session::{Driver, Ender, MountConfig, Session, mount};

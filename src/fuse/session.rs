@@ -5,15 +5,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fuser;
+use super::native::{self, Notifier};
 use crate::errno::{Context, Errno, Result};
 use crate::sys::fuse_mount::{self, FuseMount};
 use crate::sys::mountinfo;
 use crate::union::Union;
 
+/// What speaks the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// Our own loop over the device.
+    #[default]
+    Native,
+    /// The crate fuser: it cannot say all that the protocol has.
+    Fuser,
+}
+
 /// How to mount.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "mount flags, each on its own")]
 pub struct MountConfig {
+    /// What speaks the protocol.
+    pub driver: Driver,
+    /// Flags of INIT to do without though the kernel offers them, as on an older one; the native
+    /// driver only.
+    pub withheld: u64,
     /// Threads that serve requests; at least one.
     pub threads: usize,
     /// All users may enter, not only the one who mounts.
@@ -35,6 +51,8 @@ pub struct MountConfig {
 impl Default for MountConfig {
     fn default() -> Self {
         Self {
+            driver: Driver::default(),
+            withheld: 0,
             threads: 4,
             allow_other: false,
             read_only: false,
@@ -52,12 +70,39 @@ impl Default for MountConfig {
 #[derive(Debug)]
 pub struct Session {
     // In the order in which they go: the layers must be free again when the claim is given up.
-    server: Option<fuser::Server>,
+    server: Option<Server>,
     union: Arc<Union>,
     place: Place,
     /// A shared lock on the directory under the mount, held while this session lives: who has
     /// unmounted can wait for it.
     claim: Option<OwnedFd>,
+}
+
+/// A driver with its connection.
+#[derive(Debug)]
+enum Server {
+    Native(native::Server),
+    Fuser(fuser::Server),
+}
+
+impl Server {
+    fn start(union: Arc<Union>, connection: OwnedFd, config: &MountConfig) -> Result<Self> {
+        let threads = config.threads.max(1);
+        Ok(match config.driver {
+            Driver::Native => {
+                let withheld = config.withheld;
+                Self::Native(native::Server::start(union, connection, threads, withheld)?)
+            }
+            Driver::Fuser => Self::Fuser(fuser::Server::start(union, connection, threads)?),
+        })
+    }
+
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Native(server) => server.run(),
+            Self::Fuser(server) => server.run(),
+        }
+    }
 }
 
 /// Where our mount is, and which one it is: another may have come to the same place.
@@ -131,7 +176,7 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
     let id = fuse_mount::mount_id(&path)?;
     let unique = fuse_mount::unique_mount_id(&path);
     let place = Place { path, id, unique };
-    match fuser::Server::start(union.clone(), connection, config.threads.max(1)) {
+    match Server::start(union.clone(), connection, config) {
         Ok(server) => Ok(Session { server: Some(server), union, place, claim }),
         Err(error) => {
             place.unmount(true)?;
@@ -144,6 +189,15 @@ impl Session {
     /// What ends this session.
     pub fn ender(&self) -> Ender {
         Ender(self.place.clone())
+    }
+
+    /// What tells the kernel that something it keeps is no longer so; `None` with a driver that
+    /// cannot.
+    pub fn notifier(&self) -> Option<Notifier> {
+        match &self.server {
+            Some(Server::Native(server)) => Some(server.notifier()),
+            _ => None,
+        }
     }
 
     /// What tells the number of live nodes while the session runs.

@@ -4,6 +4,7 @@
 
 pub mod clone;
 pub mod daemon;
+pub mod fuse_device;
 pub mod fuse_mount;
 pub mod handle;
 pub mod limits;

@@ -54,6 +54,21 @@ pub fn in_initial_user_namespace() -> bool {
     }
 }
 
+/// Whether a thread (or the first thread of a process), by its number in this pid namespace, is
+/// about to be ended by a signal. False where that cannot be made out.
+pub fn is_being_killed(thread: u32) -> bool {
+    // A signal that ends a process, whichever it is, is passed to each of its threads as SIGKILL.
+    const KILL: u64 = 1 << (libc::SIGKILL - 1);
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{thread}/status")) else {
+        return false;
+    };
+    let pending = |line: &str| {
+        let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(set.trim(), 16).ok()
+    };
+    status.lines().filter_map(pending).any(|set| set & KILL != 0)
+}
+
 /// How many descriptors this process may have open: the soft `RLIMIT_NOFILE`.
 pub fn nofile_limit() -> u64 {
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)

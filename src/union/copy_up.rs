@@ -15,7 +15,7 @@ use crate::name::Name;
 
 use super::index::{index_key, origin_of};
 use super::node::{Links, Lower, Node, Orphan, Place, UpperRef};
-use super::{Durability, Union};
+use super::{Durability, Union, interrupt};
 
 /// Bytes copied between two looks at whether to go on.
 const PIECE: u64 = 8 << 20;
@@ -65,7 +65,7 @@ impl Union {
     /// Copies one node up whose parent is. Does nothing if its place changed meanwhile: the caller
     /// looks again.
     fn copy_up(&self, node: &Arc<Node>, len: u64) -> Result<()> {
-        let _latch = node.latch_write()?;
+        let _latch = node.latch_write_or_stop()?;
         let (upper, place, metacopy, lowers) = {
             let state = node.state()?;
             (state.upper.clone(), state.place.clone(), state.metacopy, state.lowers.clone())
@@ -160,7 +160,7 @@ impl Union {
         let attr = top.layer().attr(top.id())?;
         let staged = self.stage_copy(node, lowers, &attr, len, false)?;
         let id = staged.id;
-        let orphan = Orphan::new(Arc::clone(upper), staged);
+        let orphan = Orphan::new(Arc::clone(upper), staged, false);
         let real_ino = upper.attr(id)?.ino;
         // The orphan gives back the one reference that the staged object carries.
         let held = Arc::new(Held::borrowed(Arc::clone(upper).as_layer(), id));
@@ -265,6 +265,7 @@ impl Union {
             }
             at = start;
             while at < end.min(len) {
+                interrupt::check()?;
                 let copied = to.copy_from(from, at, at, PIECE.min(end.min(len) - at))?;
                 if copied == 0 {
                     return Err(Error::new(Errno::EIO, "a lower file shrank while it was copied"));

@@ -15,12 +15,12 @@ use super::{Caller, Found, Handle, Mode, NodeId, Union};
 const SET_GID: u16 = 0o2000;
 
 /// What is about to be made.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     what: What<'a>,
-    perm: u16,
-    uid: u32,
-    gid: u32,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) perm: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     default_acl: bool,
 }
 
@@ -135,7 +135,7 @@ impl Union {
     }
 
     /// Owner, mode and ACL of what is made in `parent`.
-    fn plan<'a>(
+    pub(super) fn plan<'a>(
         &self,
         parent: &Node,
         dir: Id,
@@ -192,19 +192,24 @@ impl Union {
             if spot.node.is_some() {
                 return Err(Errno::EEXIST.into());
             }
-            if node.state()?.dead {
+            if node.state()?.dead && !Self::awaits_name(&node)? {
                 return Err(Errno::ENOENT.into());
             }
             let id = self.ensure_upper(&node)?;
             let dir = self.ensure_upper(&parent)?;
             let latches = lock_all(&[&parent, &node])?;
-            if parent.state()?.dead || node.state()?.dead {
+            let nameless = Self::awaits_name(&node)?;
+            if parent.state()?.dead || (node.state()?.dead && !nameless) {
                 return Err(Errno::ENOENT.into());
             }
             if parent.version() != spot.version {
                 continue;
             }
-            self.link_latched(&**upper, (&node, id), (&parent, dir), name, spot.slot)?;
+            if nameless {
+                self.give_name(upper, &node, (&parent, dir), name, spot.slot)?;
+            } else {
+                self.link_latched(&**upper, (&node, id), (&parent, dir), name, spot.slot)?;
+            }
             drop::<Latches<'_>>(latches);
             let attr = self.attr_of(&node)?;
             node.refs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -14,6 +14,7 @@ mod descend;
 mod file;
 mod index;
 mod ino;
+pub mod interrupt;
 mod lookup;
 mod node;
 mod readdir;
@@ -21,6 +22,7 @@ mod redirect;
 mod remove;
 mod rename;
 mod table;
+mod tmpfile;
 mod xattr;
 
 use std::hash::RandomState;

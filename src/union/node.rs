@@ -20,13 +20,14 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::time::Duration;
 
 use crate::attr::Kind;
 use crate::errno::{Errno, Error, Result};
 use crate::layer::{Data, Held, Id, Layer, Staged, Upper};
 use crate::name::{Name, NameBuf};
 
-use super::NodeId;
+use super::{NodeId, interrupt};
 
 /// One object of the merged tree, from the first lookup until the kernel forgets it.
 #[derive(Debug)]
@@ -135,7 +136,8 @@ pub(super) struct Ext {
     pub(super) redirect: Option<Box<[u8]>>,
     /// For a copied-up hard link.
     pub(super) links: Option<Links>,
-    /// A copy that was made after the last name had gone: it stays in the work directory.
+    /// What has no name: a copy that was made after the last one had gone, or a new file that has
+    /// none yet. It lies in the work directory.
     pub(super) orphan: Option<Orphan>,
 }
 
@@ -151,11 +153,27 @@ pub(super) struct Links {
 pub(super) struct Orphan {
     upper: Arc<dyn Upper>,
     staged: Option<Staged>,
+    may_get_name: bool,
 }
 
 impl Orphan {
-    pub(super) fn new(upper: Arc<dyn Upper>, staged: Staged) -> Self {
-        Self { upper, staged: Some(staged) }
+    pub(super) fn new(upper: Arc<dyn Upper>, staged: Staged, may_get_name: bool) -> Self {
+        Self { upper, staged: Some(staged), may_get_name }
+    }
+
+    /// Whether link(2) may give it a name.
+    pub(super) fn may_get_name(&self) -> bool {
+        self.may_get_name
+    }
+
+    /// What lies in the work directory.
+    pub(super) fn staged(&mut self) -> Option<&mut Staged> {
+        self.staged.as_mut()
+    }
+
+    /// It has left the work directory: nothing is to be discarded.
+    pub(super) fn published(mut self) {
+        self.staged = None;
     }
 }
 
@@ -227,6 +245,26 @@ impl Node {
     /// parent's; see [`lock_all`].
     pub(super) fn latch_write(&self) -> Result<RwLockWriteGuard<'_, ()>> {
         self.latch.write().map_err(|_| poisoned())
+    }
+
+    /// As [`latch_write`](Self::latch_write), for a copy-up: gives up with `EINTR` when whoever
+    /// waits is to stop.
+    pub(super) fn latch_write_or_stop(&self) -> Result<RwLockWriteGuard<'_, ()>> {
+        if !interrupt::is_possible() {
+            return self.latch_write();
+        }
+        let mut pause = Duration::from_micros(50);
+        loop {
+            match self.latch.try_write() {
+                Ok(latch) => return Ok(latch),
+                Err(TryLockError::Poisoned(_)) => return Err(poisoned()),
+                Err(TryLockError::WouldBlock) => interrupt::check()?,
+            }
+            // Another copy-up has it, mostly: of a small file for a moment, of a large one for
+            // long.
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(interrupt::PAUSE);
+        }
     }
 
     pub(super) fn version(&self) -> u32 {

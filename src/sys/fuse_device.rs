@@ -1,0 +1,20 @@
+//! The descriptors that a FUSE connection is served through.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::{cvt, fuse_mount};
+use crate::errno::Result;
+
+/// `FUSE_DEV_IOC_CLONE`: `_IOR(229, 0, uint32_t)`.
+const CLONE: libc::c_ulong = 0x8004_e500;
+
+/// One more descriptor of a connection, with a queue of its own for what it has read and not yet
+/// answered: an answer goes where its request was read.
+pub fn cloned(connection: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let device = fuse_mount::open_device()?;
+    let number = connection.as_raw_fd().cast_unsigned();
+    // SAFETY: the argument points to the number of an open descriptor, which the kernel reads.
+    let returned = unsafe { libc::ioctl(device.as_raw_fd(), CLONE, std::ptr::from_ref(&number)) };
+    cvt(returned.into())?;
+    Ok(device)
+}
