@@ -20,6 +20,7 @@ use crate::image::platform::Platform;
 use crate::image::reference::{self, Reference};
 use crate::image::source;
 use crate::store::{Event, Image, ImportOptions, Imported, Removed, Store};
+use crate::sys::limits;
 
 /// Does what was asked.
 pub(super) fn run(command: &ImageCommand, root: Option<&Path>) -> Outcome {
@@ -99,12 +100,14 @@ fn import_from(
         };
         stored::failure(what(), error, hint)
     };
-    let stop = stored::stop_on_interrupt().map_err(failed)?;
     let name = name
         .map(str::parse::<Reference>)
         .transpose()
         .map_err(|error| Failure::usage("--name", error, "for example debian or debian:12"))?;
+    limits::raise_open_files();
+    // An interrupt ends it at once while a pipe or an archive is read: nothing was begun yet.
     let source = source::open(path, &store.scratch()).map_err(failed)?;
+    let stop = stored::stop_on_interrupt().map_err(failed)?;
     let stem = reference::stem(path);
     let progress = Progress::bytes("importing");
     let (done, total) = (AtomicU64::new(0), AtomicU64::new(0));
