@@ -7,6 +7,7 @@ use super::{Stack, below, job, one, unpack};
 use crate::image::recipe::rebuild;
 use crate::image::tar::Limits;
 use crate::image::unpack::Unpack;
+use crate::image::unpack::tree::{Dir, Tree};
 use crate::testkit::archive::{Archive, Member};
 
 #[test]
@@ -265,4 +266,15 @@ fn a_path_that_no_recipe_can_hold_is_refused() {
     drop(one(file(24)));
     let error = one(below()).refused(file(25));
     assert!(error.contains("more than 65536 bytes"), "{error}");
+}
+
+#[test]
+fn directories_are_bounded() {
+    let mut tree = Tree::new();
+    let error = (0..60_000).find_map(|number: u32| {
+        tree.add(Dir::ROOT, number.to_string().as_bytes()).err().map(|error| (number, error))
+    });
+    let (number, error) = error.unwrap();
+    assert_eq!(number, 49_999, "the root is one, too");
+    assert!(error.to_string().contains("more than 50000 directories"), "{error}");
 }
