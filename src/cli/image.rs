@@ -95,8 +95,8 @@ fn import_from(
         let hint = match error.errno() {
             Errno::ENOENT => "give the archive, or the directory of an OCI layout",
             Errno::EACCES | Errno::EPERM => "layers hold other users' files: import as root",
-            Errno::EINTR => "nothing was imported; the same command starts it again",
-            _ => "nothing was imported; is the archive complete? (skopeo inspect reads it, too)",
+            Errno::EINTR => "the same command starts it again",
+            _ => "no image is imported by half; is this complete? (skopeo inspect reads it, too)",
         };
         stored::failure(what(), error, hint)
     };

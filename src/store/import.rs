@@ -298,5 +298,5 @@ fn worker<'scope>(
 }
 
 fn stopped() -> Error {
-    Error::new(Errno::EINTR, "stopped before the end; nothing was kept")
+    Error::new(Errno::EINTR, "stopped before the end; nothing of this image was kept")
 }
