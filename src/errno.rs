@@ -72,6 +72,12 @@ impl Errno {
         if raw > 0 && raw < 4096 { Self(raw) } else { Self::EIO }
     }
 
+    /// Whether it speaks of what this process may have just now (memory, descriptors, time), not of
+    /// what it was about to look at.
+    pub fn is_of_the_moment(self) -> bool {
+        matches!(self, Self::EAGAIN | Self::EINTR | Self::EMFILE | Self::ENFILE | Self::ENOMEM)
+    }
+
     /// The number as libc has it.
     pub fn raw(self) -> i32 {
         self.0

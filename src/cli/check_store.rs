@@ -9,6 +9,7 @@ use super::output::{self, Exit, Outcome, Progress};
 use super::stored;
 use crate::errno::Errno;
 use crate::store::{CheckOptions, Finding, Remedy};
+use crate::sys::limits;
 
 /// A finding as JSON.
 #[derive(Serialize)]
@@ -30,6 +31,8 @@ pub(super) fn run(args: &CheckArgs, root: Option<&Path>) -> Outcome {
         };
         stored::failure("check", error, hint)
     };
+    // It holds every image.
+    limits::raise_open_files();
     let stop = stored::stop_on_interrupt().map_err(failed)?;
     let progress = Progress::pieces("layers");
     let hear = |done: usize, all: usize| progress.at(done as u64, all as u64);

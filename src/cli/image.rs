@@ -20,6 +20,7 @@ use crate::image::platform::Platform;
 use crate::image::reference::{self, Reference};
 use crate::image::source;
 use crate::store::{Event, Image, ImportOptions, Imported, Removed, Store};
+use crate::sys::limits;
 
 /// Does what was asked.
 pub(super) fn run(command: &ImageCommand, root: Option<&Path>) -> Outcome {
@@ -94,17 +95,19 @@ fn import_from(
         let hint = match error.errno() {
             Errno::ENOENT => "give the archive, or the directory of an OCI layout",
             Errno::EACCES | Errno::EPERM => "layers hold other users' files: import as root",
-            Errno::EINTR => "nothing was imported; the same command starts it again",
-            _ => "nothing was imported; is the archive complete? (skopeo inspect reads it, too)",
+            Errno::EINTR => "the same command starts it again",
+            _ => "no image is imported by half; is this complete? (skopeo inspect reads it, too)",
         };
         stored::failure(what(), error, hint)
     };
-    let stop = stored::stop_on_interrupt().map_err(failed)?;
     let name = name
         .map(str::parse::<Reference>)
         .transpose()
         .map_err(|error| Failure::usage("--name", error, "for example debian or debian:12"))?;
+    limits::raise_open_files();
+    // An interrupt ends it at once while a pipe or an archive is read: nothing was begun yet.
     let source = source::open(path, &store.scratch()).map_err(failed)?;
+    let stop = stored::stop_on_interrupt().map_err(failed)?;
     let stem = reference::stem(path);
     let progress = Progress::bytes("importing");
     let (done, total) = (AtomicU64::new(0), AtomicU64::new(0));

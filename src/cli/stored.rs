@@ -34,6 +34,7 @@ pub(super) fn failure(what: impl std::fmt::Display, error: Error, hint: &str) ->
         Errno::ENOSPC | Errno::EDQUOT => {
             "make room on the store's filesystem ('plyfs gc' may help)"
         }
+        Errno::EMFILE | Errno::ENFILE => "allow more open files (ulimit -n)",
         _ => hint,
     };
     Failure::new(what, error, hint)

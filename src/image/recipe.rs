@@ -386,7 +386,8 @@ impl Source<'_> {
 }
 
 fn broken_file(path: &[u8], error: &Error) -> Error {
-    Error::new(Errno::EIO, format!("file '{}' of the layer: {error}", shown(path)))
+    let errno = Some(error.errno()).filter(|errno| errno.is_of_the_moment());
+    Error::new(errno.unwrap_or(Errno::EIO), format!("file '{}' of the layer: {error}", shown(path)))
 }
 
 /// Opens what lies below `dir`, through no link.

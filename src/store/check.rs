@@ -146,7 +146,12 @@ impl Store {
         // A layer that goes while it is looked at is no finding.
         let mut held = Vec::new();
         for image in images {
-            held.extend(self.hold_image(image).ok().flatten());
+            match self.hold_image(image) {
+                Ok(lock) => held.extend(lock),
+                // Gone, or its directory lost: what is found of its layers will tell.
+                Err(error) if error.errno() == Errno::ENOENT => {}
+                Err(error) => return Err(error),
+            }
         }
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let verdicts = Mutex::new(Vec::new());
@@ -175,6 +180,8 @@ impl Store {
         for (chain, verdict) in verdicts.into_inner() {
             match verdict {
                 Ok(bytes) => report.compared += bytes,
+                // Nothing that it says of the layer.
+                Err(error) if error.errno().is_of_the_moment() => return Err(error),
                 Err(error) if super::image::exists(self.db.read(), chain)? => {
                     let layer = layers.iter().find(|layer| layer.chain == chain);
                     let what = layer.map(|layer| format!("layer {}", layer.diff_id));
@@ -235,10 +242,11 @@ impl Store {
                 report.add(what, "its process is gone", Remedy::Repair("remove it"));
             }
         }
-        for stray in self.strays(&tx)? {
+        self.strays(&tx, &mut |stray| {
             let why = "nothing in the database speaks of it";
-            report.add(stray.path.display().to_string(), why, Remedy::Repair("remove it"));
-        }
+            report.add(stray.display().to_string(), why, Remedy::Repair("remove it"));
+            Ok(())
+        })?;
         drop(tx);
         let trash = self.layout.trash();
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;

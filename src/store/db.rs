@@ -1,10 +1,10 @@
 //! The database: SQLite, shared by every process that uses the store.
 
-use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use super::layout::Layout;
 use crate::errno::{Context, Errno, Error, Result};
 
 /// What makes a store of version n into one of version n + 1. Released ones never change.
@@ -22,20 +22,21 @@ const APPLICATION: i32 = 0x706c_7966;
 pub(super) struct Db(Connection);
 
 impl Db {
-    /// Opens or makes the database and brings it to this version.
-    pub(super) fn open(path: &Path, root: &Path) -> Result<Self> {
+    /// Opens or makes the database and brings it to this version. An empty one is refused where
+    /// there is something already that it ought to know.
+    pub(super) fn open(layout: &Layout) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Self(Connection::open_with_flags(path, flags).map_err(error)?);
+        let db = Self(Connection::open_with_flags(layout.database(), flags).map_err(error)?);
         db.0.busy_timeout(PATIENCE).map_err(error)?;
         let version = db.version()?;
-        db.refuse_foreign(version, root)?;
+        db.refuse_foreign(version, layout)?;
         db.0.pragma_update(None, "journal_mode", "wal").map_err(error)?;
         db.0.pragma_update(None, "synchronous", "full").map_err(error)?;
         db.0.pragma_update(None, "foreign_keys", true).map_err(error)?;
         if usize::try_from(version) != Ok(MIGRATIONS.len()) {
-            db.migrate(root).context(|| "cannot bring the database to this version")?;
+            db.migrate(layout)?;
         }
         Ok(db)
     }
@@ -44,7 +45,7 @@ impl Db {
         self.0.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(error)
     }
 
-    fn refuse_foreign(&self, version: i64, root: &Path) -> Result<()> {
+    fn refuse_foreign(&self, version: i64, layout: &Layout) -> Result<()> {
         let known = MIGRATIONS.len();
         if usize::try_from(version).is_ok_and(|version| version <= known) {
             return Ok(());
@@ -52,16 +53,23 @@ impl Db {
         let text = format!(
             "the store at {} is of version {version}, and this plyfs knows versions up to \
              {known}: use a newer plyfs, or another store with --root",
-            root.display()
+            layout.root().display()
         );
         Err(Error::new(Errno::EINVAL, text))
     }
 
     /// Runs the migrations that are missing, all or nothing. Another process may have done so.
-    fn migrate(&self, root: &Path) -> Result<()> {
+    fn migrate(&self, layout: &Layout) -> Result<()> {
         let tx = self.write()?;
         let version = self.version()?;
-        self.refuse_foreign(version, root)?;
+        self.refuse_foreign(version, layout)?;
+        if version == 0 {
+            layout.refuse_orphans()?;
+        }
+        self.run_migrations(tx, version).context(|| "cannot bring the database to this version")
+    }
+
+    fn run_migrations(&self, tx: Transaction<'_>, version: i64) -> Result<()> {
         for sql in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
             tx.execute_batch(sql).map_err(error)?;
         }

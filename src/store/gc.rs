@@ -10,6 +10,10 @@ use super::{Lock, Store, container, db, lock, reserve, trash};
 use crate::errno::{Errno, Result};
 use crate::image::digest::ChainId;
 
+/// How many rows go in one transaction: each holds a lock, which is a descriptor, and there may be
+/// no more than some hundred of these.
+const AT_ONCE: usize = 64;
+
 /// What a collection found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -35,9 +39,27 @@ impl Store {
 
     fn collect(&self) -> Result<Collected> {
         let mut collected = Collected::default();
+        while self.drop_rows(&mut collected)? == AT_ONCE {}
+        // Only now, when the rows are gone for good, may the directories go.
+        let tx = self.db.write()?;
+        self.strays(&tx, &mut |stray| trash::discard(&self.layout, stray))?;
+        db::commit(tx)?;
+        let trashed = trash::empty(&self.layout)?;
+        collected.deleted = trashed;
+        collected.strays = trashed.saturating_sub(collected.containers + collected.layers);
+        Ok(collected)
+    }
+
+    /// Removes the rows of what nobody uses, [`AT_ONCE`] at most; returns how many it were. Each is
+    /// locked until its row is gone for good.
+    fn drop_rows(&self, collected: &mut Collected) -> Result<usize> {
         let tx = self.db.write()?;
         let mut locks = Vec::new();
+        let mut containers = 0;
         for container in self.containers()?.into_iter().filter(|found| found.ephemeral) {
+            if containers == AT_ONCE {
+                break;
+            }
             match container.try_own() {
                 Ok(None) => continue,
                 Ok(Some(lock)) => locks.push(lock),
@@ -45,29 +67,22 @@ impl Store {
                 Err(error) => return Err(error),
             }
             container::delete(&tx, container.id)?;
-            collected.containers += 1;
+            containers += 1;
         }
-        collected.layers = drop_layers(&tx, &self.layout, &mut locks)?;
+        let layers = drop_layers(&tx, &self.layout, &mut locks, AT_ONCE - containers)?;
         db::commit(tx)?;
-        drop(locks);
-        // Only now, when the rows are gone for good, may the directories go.
-        let tx = self.db.write()?;
-        let strays = self.strays(&tx)?;
-        for stray in &strays {
-            trash::discard(&self.layout, &stray.path)?;
-        }
-        db::commit(tx)?;
-        drop(strays);
-        let trashed = trash::empty(&self.layout)?;
-        collected.deleted = trashed;
-        collected.strays = trashed.saturating_sub(collected.containers + collected.layers);
-        Ok(collected)
+        collected.containers += containers;
+        collected.layers += layers;
+        Ok(containers + layers)
     }
 
-    /// The directories that no row speaks of and nobody uses, each with its lock. For the holder of
-    /// the write lock.
-    pub(super) fn strays(&self, tx: &Connection) -> Result<Vec<Stray>> {
-        let mut strays = Vec::new();
+    /// Shows `each` the directories that no row speaks of and nobody uses, locked meanwhile. For
+    /// the holder of the write lock.
+    pub(super) fn strays(
+        &self,
+        tx: &Connection,
+        each: &mut dyn FnMut(&Path) -> Result<()>,
+    ) -> Result<()> {
         let layers = column(tx, "SELECT chain FROM layers WHERE ?1", "1")?;
         let containers = column(tx, "SELECT CAST(id AS TEXT) FROM containers WHERE ?1", "1")?;
         let none = Vec::new();
@@ -83,22 +98,13 @@ impl Store {
                     continue;
                 }
                 // A reader of a layer, an import, or a mount that is just ending.
-                if let Some(lock) = unused(&entry.path())? {
-                    strays.push(Stray { path: entry.path(), _lock: lock });
+                if let Some(_lock) = unused(&entry.path())? {
+                    each(&entry.path())?;
                 }
             }
         }
-        Ok(strays)
+        Ok(())
     }
-}
-
-/// A directory that no row speaks of.
-#[derive(Debug)]
-pub(super) struct Stray {
-    /// Where it is.
-    pub(super) path: std::path::PathBuf,
-    /// Nobody else uses it.
-    _lock: Lock,
 }
 
 /// The lock of a directory, if nobody else holds any on it or on the `lock` in it.
@@ -116,8 +122,13 @@ fn unused(path: &Path) -> Result<Option<Lock>> {
 }
 
 /// Deletes the rows of layers that neither an image nor another layer stands on and nobody reads,
-/// from the top downwards. Their locks go to `locks`.
-fn drop_layers(tx: &Connection, layout: &Layout, locks: &mut Vec<Lock>) -> Result<usize> {
+/// from the top downwards, `most` of them. Their locks go to `locks`.
+fn drop_layers(
+    tx: &Connection,
+    layout: &Layout,
+    locks: &mut Vec<Lock>,
+    most: usize,
+) -> Result<usize> {
     let unused = "
         SELECT chain FROM layers AS this
         WHERE NOT EXISTS (SELECT 1 FROM layers WHERE parent = this.chain)
@@ -127,6 +138,9 @@ fn drop_layers(tx: &Connection, layout: &Layout, locks: &mut Vec<Lock>) -> Resul
     loop {
         let before = dropped;
         for chain in column(tx, unused, "1")? {
+            if dropped == most {
+                return Ok(dropped);
+            }
             match lock::try_lock(&layout.tree(ChainId(digest(&chain)?)), true, false) {
                 Ok(None) => continue,
                 Ok(Some(held)) => locks.push(Lock::new(held)),

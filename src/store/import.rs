@@ -154,7 +154,7 @@ impl Store {
             name: &names.first().map(Reference::to_string).unwrap_or_default(),
             layers: image.layers.len(),
             missing: plan.missing.len(),
-            bytes: missing.map(|layer| layer.size).sum(),
+            bytes: missing.fold(0, |all, layer| all.saturating_add(layer.size)),
         });
         let incoming = self.incoming()?;
         let layers = match self.unpack_all(source, &plan, &incoming, options) {
@@ -298,5 +298,5 @@ fn worker<'scope>(
 }
 
 fn stopped() -> Error {
-    Error::new(Errno::EINTR, "stopped before the end; nothing was kept")
+    Error::new(Errno::EINTR, "stopped before the end; nothing of this image was kept")
 }

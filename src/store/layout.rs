@@ -75,6 +75,27 @@ impl Layout {
         Ok(Self { root: root.to_owned() })
     }
 
+    /// Refuses directories that hold something while the database is new: it was lost, and whatever
+    /// it does not know would go with the next collection, containers included.
+    pub(super) fn refuse_orphans(&self) -> Result<()> {
+        for name in DIRECTORIES {
+            let dir = self.root.join(name);
+            let holds = match std::fs::read_dir(&dir) {
+                Ok(mut entries) => entries.next().transpose()?.is_some(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+                Err(error) => return Err(Error::from(error).context_of(dir.display())),
+            };
+            if holds {
+                let text = format!(
+                    "{DATABASE} is lost or empty, but {name}/ is not; put {DATABASE} back (with \
+                     {DATABASE}-wal, if there is one), or move {name}/ elsewhere"
+                );
+                return Err(Error::new(Errno::EIO, text));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the directories, durably.
     pub(super) fn make_directories(&self) -> Result<()> {
         let mut made = false;

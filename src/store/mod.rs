@@ -75,7 +75,7 @@ impl Store {
         };
         let what = || format!("store {}", root.display());
         let layout = Layout::prepare(&root).context(what)?;
-        let open = || db::Db::open(&layout.database(), &root);
+        let open = || db::Db::open(&layout);
         let db = reserve::with(&layout, open).context(what)?;
         layout.make_directories().context(what)?;
         reserve::keep(&layout);

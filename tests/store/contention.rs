@@ -1,6 +1,8 @@
 //! Several at once, each with a handle of its own.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use plyfs::errno::Errno;
 use plyfs::store::{NewContainer, Store};
@@ -88,4 +90,33 @@ fn imports_removals_and_collections_at_once_leave_whole_images() {
     assert_clean(&store);
     import(&store, &one).unwrap();
     assert_clean(&store);
+}
+
+#[test]
+fn an_interrupt_ends_the_reading_of_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_plyfs"))
+        .arg("--root")
+        .arg(dir.path().join("store"))
+        .args(["image", "import"])
+        .arg(&pipe)
+        .spawn()
+        .unwrap();
+    // Opens when the other end is open; nothing ever comes.
+    let silent = std::fs::File::options().write(true).open(&pipe).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(30) {
+            child.kill().unwrap();
+            panic!("it reads on");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(silent);
+    assert_clean(&Store::open(Some(&dir.path().join("store"))).unwrap());
 }

@@ -1,14 +1,19 @@
 //! From an import to the last removal.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::Command;
 
-use plyfs::errno::Errno;
+use plyfs::errno::{Errno, Result};
 use plyfs::image::digest::Digest;
+use plyfs::image::platform::Platform;
+use plyfs::image::source::{Source, SourceImage, SourceLayer};
 use plyfs::store::{NewContainer, Store, Use};
 
 use crate::samples::{
-    assert_clean, commit, create, import, layer, layout, names, small_layers, tags,
+    assert_clean, commit, create, import, import_source, layer, layout, names, open_source,
+    small_layers, tags,
 };
 
 #[test]
@@ -211,4 +216,51 @@ fn nobody_else_may_look_into_a_store() {
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
     drop(Store::open(Some(&root)).unwrap());
     assert_eq!(fs::metadata(&root).unwrap().mode() & 0o7777, 0o700);
+}
+
+/// A source whose layers claim sizes that nothing has.
+#[derive(Debug)]
+struct Boaster(Box<dyn Source>);
+
+impl Source for Boaster {
+    fn images(&self, platform: &Platform) -> Result<Vec<SourceImage>> {
+        let mut images = self.0.images(platform)?;
+        for layer in images.iter_mut().flat_map(|image| &mut image.layers) {
+            layer.size = u64::MAX;
+        }
+        Ok(images)
+    }
+
+    fn layer(&self, layer: &SourceLayer) -> Result<Box<dyn Read + Send>> {
+        self.0.layer(layer)
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = layout(&dir.path().join("oci"), "small:1", &small_layers());
+    let store = Store::open(Some(&dir.path().join("store"))).unwrap();
+    let error = import_source(&store, &Boaster(open_source(&source))).unwrap_err();
+    assert_eq!(error.errno(), Errno::EIO, "{error}");
+    assert_clean(&store);
+}
+
+#[test]
+fn an_image_of_many_layers_goes_with_few_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let layers: Vec<_> =
+        (0..150).map(|number: u32| layer(&[(&number.to_string(), Some(b""))])).collect();
+    let source = layout(&dir.path().join("oci"), "tall:1", &layers);
+    let store = Store::open(Some(&dir.path().join("store"))).unwrap();
+    import(&store, &source).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 100 && exec \"$0\" --root \"$1\" image rm tall:1"])
+        .arg(env!("CARGO_BIN_EXE_plyfs"))
+        .arg(store.root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(names(&store, "trees").len(), 0);
+    assert_clean(&store);
 }

@@ -1,6 +1,7 @@
 //! What a check finds, and what brings it back.
 
 use std::fs;
+use std::process::Command;
 
 use plyfs::errno::Errno;
 use plyfs::store::{NewContainer, Remedy, Store};
@@ -151,5 +152,53 @@ fn a_tree_of_any_depth_and_mode_goes() {
         at = rustix::fs::openat(&at, &name, flags, rustix::fs::Mode::empty()).unwrap();
     }
     store.remove_container("box").unwrap();
+    assert_clean(&store);
+}
+
+#[test]
+fn what_this_process_may_not_have_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, ..) = stand(dir.path());
+    let mut refused = 0;
+    for open_files in 5..24 {
+        let script = format!("ulimit -n {open_files} && exec \"$0\" --root \"$1\" check --repair");
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_plyfs")])
+            .arg(store.root())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        refused += usize::from(said.contains("Too many open files"));
+        assert_eq!(tags(&store), ["small:1"], "with {open_files} open files: {said}");
+    }
+    assert!(refused > 0, "they were enough every time");
+    assert_clean(&store);
+}
+
+#[test]
+fn a_lost_database_takes_no_container_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, source, _) = stand(dir.path());
+    let upper = create(&store, "small:1", "box").upper();
+    fs::write(upper.join("precious"), "").unwrap();
+    let root = store.root().to_owned();
+    drop(store);
+    let saved = dir.path().join("saved");
+    for new in [None, Some("")] {
+        fs::rename(root.join("plyfs.db"), &saved).unwrap();
+        if let Some(content) = new {
+            fs::write(root.join("plyfs.db"), content).unwrap();
+        }
+        for _ in 0..2 {
+            let error = Store::open(Some(&root)).unwrap_err();
+            assert_eq!(error.errno(), Errno::EIO, "{error}");
+            assert!(error.to_string().contains("plyfs.db is lost"), "{error}");
+        }
+        assert!(upper.join("precious").exists());
+        fs::rename(&saved, root.join("plyfs.db")).unwrap();
+    }
+    let store = Store::open(Some(&root)).unwrap();
+    import(&store, &source).unwrap();
+    assert!(upper.join("precious").exists());
     assert_clean(&store);
 }

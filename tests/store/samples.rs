@@ -120,9 +120,14 @@ pub(crate) fn open_source(path: &Path) -> Box<dyn Source> {
 
 /// Imports all that is in a layout.
 pub(crate) fn import(store: &Store, layout: &Path) -> Result<Vec<Imported>> {
+    import_source(store, &*open_source(layout))
+}
+
+/// Imports all that is in a source.
+pub(crate) fn import_source(store: &Store, source: &dyn Source) -> Result<Vec<Imported>> {
     let stop = AtomicBool::new(false);
     store.import(
-        &*open_source(layout),
+        source,
         &ImportOptions {
             name: None,
             stem: "",

@@ -200,8 +200,7 @@ impl<'a> Job<'a> {
             Located::Here(from, old) => (from, old),
             Located::Below(target) => {
                 self.layer.clear(dir, name)?;
-                self.layer.postpone(dir, name, path, target);
-                return Ok(());
+                return self.layer.postpone(dir, name, path, target);
             }
             Located::Unknown => {
                 self.unknown = true;
@@ -220,6 +219,7 @@ impl<'a> Job<'a> {
             Object::Entry(from.as_fd(), &old).link(to.as_fd(), name)
         });
         linked.context(what)?;
+        self.layer.note_linked(from, &old, &attr)?;
         self.layer.tree.get_mut(dir)?.escapes |= disguised;
         Ok(())
     }
@@ -232,6 +232,7 @@ impl<'a> Job<'a> {
         entry: &Entry,
         reader: &mut Reader<R>,
     ) -> Result<()> {
+        self.check_depth(dir, name)?;
         let stamp = stamp(entry);
         let file = self.placing(dir, name, |Layer { target, tree, .. }| {
             target.make_file(tree, dir, name, &stamp)

@@ -14,6 +14,12 @@ use crate::errno::{Context, Errno, Error, Result};
 use crate::image::recipe::{self, KEPT};
 use crate::sys::object::Object;
 
+/// How many bytes may be remembered for when the layers below are known. It is far more than any
+/// layer asks for: hard links into other layers are rare, and are few.
+const WAITING_MOST: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+/// What remembering something takes beside its bytes.
+const WAITING_EACH: usize = 128;
+
 /// A hard link whose target is no entry of the archive.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
@@ -39,8 +45,13 @@ pub(super) struct Layer {
     /// The parent of the entry before, as the archive calls it.
     pub(super) last: Option<(Vec<u8>, Dir)>,
     recipe: Arc<Mutex<Option<recipe::Writer>>>,
+    /// Of files that have or had several names, by inode number: the one that the recipe knows
+    /// their data by, if it still stands.
+    linked: HashMap<u64, Option<Box<[u8]>>>,
     kept: u64,
     links: u64,
+    /// What the links that wait and the paths that were passed take, in bytes.
+    waiting: usize,
 }
 
 impl Layer {
@@ -55,8 +66,10 @@ impl Layer {
             passed: Vec::new(),
             last: None,
             recipe: Arc::new(Mutex::new(Some(recipe))),
+            linked: HashMap::new(),
             kept: 0,
             links: 0,
+            waiting: 0,
         })
     }
 
@@ -86,10 +99,54 @@ impl Layer {
     }
 
     /// Remembers a hard link to be made later.
-    pub(super) fn postpone(&mut self, dir: Dir, name: &[u8], path: &[u8], target: Vec<u8>) {
+    pub(super) fn postpone(
+        &mut self,
+        dir: Dir,
+        name: &[u8],
+        path: &[u8],
+        target: Vec<u8>,
+    ) -> Result<()> {
+        self.wait_for(name.len() + path.len() + target.len())?;
         self.links += 1;
         let pending = Pending { path: path.into(), target, number: self.links };
         self.pending.insert((dir, name.into()), pending);
+        Ok(())
+    }
+
+    /// Accounts for what is to be remembered.
+    fn wait_for(&mut self, bytes: usize) -> Result<()> {
+        self.waiting = self.waiting.saturating_add(bytes).saturating_add(WAITING_EACH);
+        if self.waiting <= WAITING_MOST {
+            return Ok(());
+        }
+        let why = "too much in the archive depends on the layers below: hard links to what it does \
+                   not hold, directories that it only implies and then replaces";
+        Err(Error::new(Errno::EINVAL, why))
+    }
+
+    /// Notes that the file `name`, which was like this, has got one more name.
+    pub(super) fn note_linked(&mut self, dir: Dir, name: &[u8], attr: &Attr) -> Result<()> {
+        if attr.kind == Kind::File && attr.size > 0 && !self.linked.contains_key(&attr.ino) {
+            self.linked.insert(attr.ino, Some(self.tree.path_of(dir, name)?.into()));
+        }
+        Ok(())
+    }
+
+    /// Whether the recipe knows data by this path, which is about to go from a file like this.
+    fn had_data(&mut self, path: &[u8], attr: &Attr) -> bool {
+        let known = match self.linked.get_mut(&attr.ino) {
+            Some(known) if known.as_deref() == Some(path) => {
+                *known = None;
+                true
+            }
+            Some(_) => false,
+            None => true,
+        };
+        // The number may be another file's soon.
+        if attr.nlink == 1 {
+            self.linked.remove(&attr.ino);
+        }
+        known
     }
 
     /// The hard link that is to be made at this place.
@@ -125,8 +182,9 @@ impl Layer {
         attr: &Attr,
         path: &[u8],
     ) -> Result<()> {
-        // Every regular file that is not empty has its data from the archive.
-        if attr.kind != Kind::File || attr.size == 0 {
+        // Every regular file that is not empty has its data from the archive, under the first of
+        // its names: under the others there is nothing to keep, however often they are replaced.
+        if attr.kind != Kind::File || attr.size == 0 || !self.had_data(path, attr) {
             return Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?);
         }
         let number = self.kept;
@@ -195,7 +253,9 @@ impl Layer {
             let passed = |dir: &Dir| self.tree.get(*dir).is_ok_and(|node| node.assumed);
             // The longest paths say it of the others.
             if passed(&dir) && !self.tree.children(dir).iter().any(passed) {
-                self.passed.push(self.tree.path(dir)?);
+                let path = self.tree.path(dir)?;
+                self.wait_for(path.len())?;
+                self.passed.push(path);
             }
         }
         Ok(())

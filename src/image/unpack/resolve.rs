@@ -7,7 +7,7 @@ use super::job::Job;
 use super::path::{clean, steps};
 use super::tree::Dir;
 use super::under::Led;
-use super::whiteout::inner;
+use super::whiteout::{Inner, inner};
 use crate::attr::Kind;
 use crate::bug;
 use crate::errno::{Errno, Error, Result};
@@ -25,7 +25,7 @@ const STEPS_MOST: usize = 100_000;
 pub(super) enum Parent {
     /// There.
     Dir(Dir),
-    /// Nowhere, and a whiteout has nothing to hide there.
+    /// Nowhere: a whiteout has nothing to hide there, or the entry is for AUFS alone.
     Nowhere,
     /// Only the layers below can tell.
     Unknown,
@@ -94,7 +94,9 @@ impl Job<'_> {
         if let Some(child) = self.layer.tree.child(at, name) {
             return Ok(Step::Dir(child));
         }
-        inner(name)?;
+        if inner(name)? == Inner::Ignored {
+            return Ok(Step::Nowhere);
+        }
         if let Some(pending) = self.layer.pending_at(at, name) {
             let target = pending.target.clone();
             return self.through_pending(&target, name, whiteout);

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 
 use crate::attr::Time;
 use crate::bug;
-use crate::errno::Result;
+use crate::errno::{Errno, Error, Result};
+
+/// The most directories of a layer, those that are gone again included: about 1 GiB of memory. One
+/// entry can imply two thousand.
+const DIRS_MOST: usize = if cfg!(test) { 50_000 } else { 1 << 21 };
 
 /// A directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,7 +135,11 @@ impl Tree {
 
     /// Notes a directory that was made.
     pub(super) fn add(&mut self, parent: Dir, name: &[u8]) -> Result<Dir> {
-        let dir = Dir(u32::try_from(self.nodes.len()).map_err(|_| crate::errno::Errno::ENOMEM)?);
+        if self.nodes.len() >= DIRS_MOST {
+            let why = format!("the archive makes more than {DIRS_MOST} directories");
+            return Err(Error::new(Errno::EINVAL, why));
+        }
+        let dir = Dir(u32::try_from(self.nodes.len()).map_err(|_| Errno::ENOMEM)?);
         let above = self.get_mut(parent)?;
         above.children.insert(name.into(), dir);
         let path_len = above.path_len + name.len() + 1;

@@ -7,6 +7,7 @@ use super::{Stack, below, job, one, unpack};
 use crate::image::recipe::rebuild;
 use crate::image::tar::Limits;
 use crate::image::unpack::Unpack;
+use crate::image::unpack::tree::{Dir, Tree};
 use crate::testkit::archive::{Archive, Member};
 
 #[test]
@@ -193,4 +194,87 @@ fn limits_end_it() {
     let job = Unpack { limits, ..job(dir.path()) };
     let error = job.unpack(&mut tar.as_slice()).unwrap_err().to_string();
     assert!(error.contains("'d/b'") && error.contains("more than 3 entries"), "{error}");
+}
+
+#[test]
+fn a_link_to_what_aufs_kept_for_itself_leads_nowhere() {
+    let stack = one(Archive::new()
+        .symlink("l", ".wh..wh.x")
+        .dir("d")
+        .symlink("m", "d/.wh..wh.plnk/q")
+        .file("l/f", "hidden")
+        .file("m/f", "hidden")
+        .dir("l/d/e")
+        .file("l/.wh.f", "")
+        .file("z", "z"));
+    assert_eq!(stack.paths(), "/d /l /m /z");
+}
+
+#[test]
+fn replacing_links_keeps_data_once() {
+    let data = vec![b'd'; 300_000];
+    let mut archive = Archive::new().dir("e").file("f", &data);
+    for _ in 0..20 {
+        archive = archive.hard("l", "f").file("l", "x").hard("e/l", "f").symlink("e", "x").dir("e");
+    }
+    // The name under which they came goes, comes back as a link, and goes again.
+    let archive = archive.hard("l", "f").file("f", "y").hard("f", "l").file("f", "");
+    let archive = archive.hard("m", "l").file("l", "z").hard("l", "m").file("l", "").file("m", "w");
+    // A file of its own whose number may be the one of the file that went.
+    let archive = archive.file("n", &data).hard("o", "n").file("n", "n").file("o", "");
+    let stack = one(archive);
+    assert_eq!(stack.paths(), "/e /f /l /m /n /o");
+    let kept = std::fs::read_dir(stack.dirs[0].path().join("kept")).unwrap();
+    let bytes: u64 = kept.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes < 650_000, "{bytes} bytes kept");
+}
+
+#[test]
+fn what_waits_for_the_layers_below_is_bounded() {
+    let links = |count: usize| {
+        (0..count).fold(Archive::new(), |archive, number| {
+            archive.hard(format!("l{number}"), format!("{}/{number}", "n/".repeat(2000)))
+        })
+    };
+    let error = one(below()).refused(links(300));
+    assert!(error.starts_with("tar entry 'l2"), "{error}");
+    assert!(error.contains("too much in the archive depends on the layers below"), "{error}");
+    // As are the paths of directories that were replaced.
+    let deep = format!("l/{}", "d/".repeat(1900));
+    let dirs = (0..300).fold(
+        Archive::new().symlink("l", format!("./{}", "e/".repeat(1900))),
+        |archive, number| {
+            archive.file(format!("{deep}{number}/f"), "").file(format!("{deep}{number}"), "")
+        },
+    );
+    let error = one(below()).refused(dirs);
+    assert!(error.contains("too much in the archive depends on the layers below"), "{error}");
+}
+
+#[test]
+fn a_path_that_no_recipe_can_hold_is_refused() {
+    let name = "a".repeat(250);
+    let file = |last: usize| {
+        let target = vec![name.as_str(); 15].join("/");
+        let deep = (0..17).fold(Archive::new(), |archive, level| {
+            archive.symlink(format!("{}l", "l/".repeat(level)), &target)
+        });
+        let (down, dirs) = ("l/".repeat(17), format!("{name}/").repeat(6));
+        deep.file(format!("{down}{dirs}{}", "f".repeat(last)), "content")
+    };
+    // 17 * 15 + 6 directories of 251 bytes each, slash included: 65511.
+    drop(one(file(24)));
+    let error = one(below()).refused(file(25));
+    assert!(error.contains("more than 65536 bytes"), "{error}");
+}
+
+#[test]
+fn directories_are_bounded() {
+    let mut tree = Tree::new();
+    let error = (0..60_000).find_map(|number: u32| {
+        tree.add(Dir::ROOT, number.to_string().as_bytes()).err().map(|error| (number, error))
+    });
+    let (number, error) = error.unwrap();
+    assert_eq!(number, 49_999, "the root is one, too");
+    assert!(error.to_string().contains("more than 50000 directories"), "{error}");
 }
