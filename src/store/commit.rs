@@ -28,7 +28,7 @@ use crate::image::reference::Reference;
 use crate::image::tar::Limits;
 use crate::image::unpack::{Settled, Unpack, Unpacked};
 use crate::layer::Layer;
-use crate::layer::dir::DirLayer;
+use crate::layer::dir::{DirLayer, refuse_unclean};
 
 /// How to make an image of a container.
 #[derive(Clone, Copy, Debug)]
@@ -67,15 +67,16 @@ impl Store {
     /// the layer or not.
     ///
     /// # Errors
-    /// `EINVAL` for a file that no layer can hold (`.wh.` names), naming it, and for a change of
-    /// the config that makes no sense; `ENOENT` if the container has gone; `EINTR` when stopped;
-    /// `ENOSPC`.
+    /// `EINVAL` for a file that no layer can hold (`.wh.` names), naming it, for a change of the
+    /// config that makes no sense, and for a container whose volatile mount was not unmounted;
+    /// `ENOENT` if the container has gone; `EINTR` when stopped; `ENOSPC`.
     pub fn commit(&self, container: &Container, options: &CommitOptions<'_>) -> Result<Committed> {
         let _used = container.lock(Use::Read)?;
         let image = self.image_of(container)?;
         let _held = self.hold_image(&image)?;
-        if let Some((_, mountpoint)) = container.mounted() {
-            sync_mount(&mountpoint);
+        match container.mounted() {
+            Some((_, mountpoint)) => sync_mount(&mountpoint),
+            None => refuse_unclean(&container.upper(), &container.work())?,
         }
         // Told before the work, not after it.
         describe(&image, options, None)?;
