@@ -36,7 +36,7 @@ impl Store {
     fn collect(&self) -> Result<Collected> {
         let mut collected = Collected::default();
         let tx = self.db.write()?;
-        let mut locks = Vec::new();
+        let (mut locks, mut gone) = (Vec::new(), Vec::new());
         for container in self.containers()?.into_iter().filter(|found| found.ephemeral) {
             match container.try_own() {
                 Ok(None) => continue,
@@ -46,12 +46,17 @@ impl Store {
             }
             container::delete(&tx, container.id)?;
             collected.containers += 1;
+            gone.push(container.dir);
         }
         collected.layers = drop_layers(&tx, &self.layout, &mut locks)?;
         db::commit(tx)?;
-        drop(locks);
-        // Only now, when the rows are gone for good, may the directories go.
+        // Only now, when the rows are gone for good, may the directories go; those of containers
+        // before their locks are given up, for which somebody who has read the row may wait.
         let tx = self.db.write()?;
+        for dir in &gone {
+            trash::discard(&self.layout, dir)?;
+        }
+        drop(locks);
         let strays = self.strays(&tx)?;
         for stray in &strays {
             trash::discard(&self.layout, &stray.path)?;
