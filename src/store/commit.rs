@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use self::describe::{Blob, describe};
 use self::tee::tee;
@@ -29,6 +30,10 @@ use crate::image::tar::Limits;
 use crate::image::unpack::{Settled, Unpack, Unpacked};
 use crate::layer::Layer;
 use crate::layer::dir::{DirLayer, refuse_unclean};
+
+/// How often and how long to try to read a container that loses files meanwhile.
+const TRIES: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How to make an image of a container.
 #[derive(Clone, Copy, Debug)]
@@ -85,14 +90,29 @@ impl Store {
             below.push(&self.layout.tree_root(layer.chain))?;
         }
         let incoming = self.incoming()?;
-        let dir = incoming.make("0")?;
-        let made = pack(container, &below.layers, &dir, options);
-        let (unpacked, blob) = match made {
-            Err(_) if options.stop.load(Ordering::Relaxed) => {
-                let text = "stopped before the end; nothing was kept";
-                return Err(Error::new(Errno::EINTR, text));
+        let started = Instant::now();
+        let mut tries = 0;
+        let (dir, (unpacked, blob)) = loop {
+            let name = tries.to_string();
+            let dir = incoming.make(&name)?;
+            let in_use = container.mounted().is_some();
+            match pack(container, &below.layers, &dir, options) {
+                Ok(made) => break (dir, made),
+                Err(_) if options.stop.load(Ordering::Relaxed) => {
+                    let text = "stopped before the end; nothing was kept";
+                    return Err(Error::new(Errno::EINTR, text));
+                }
+                // In use, it may lose a file between the listing and the reading of it.
+                Err(error) if is_gone(&error) && in_use => {
+                    tries += 1;
+                    if tries >= TRIES && started.elapsed() > PATIENCE {
+                        let text = "it changes all the time; end what runs in it, or try again";
+                        return Err(error.context_of(text));
+                    }
+                    incoming.remove(&name)?;
+                }
+                Err(error) => return Err(error),
             }
-            made => made?,
         };
         if unpacked.settle(&below.layers, options.stop)? == Settled::Again {
             return Err(bug!("the changes of {} lead out of themselves", container.name));
@@ -111,6 +131,11 @@ impl Store {
         self.enter(&[layer], &new)?;
         Ok(Committed { id: new.id, diff_id: blob.diff, size: blob.tar_size })
     }
+}
+
+/// Whether something was not there any more.
+fn is_gone(error: &Error) -> bool {
+    matches!(error.errno(), Errno::ENOENT | Errno::ESTALE | Errno::ENOTDIR)
 }
 
 /// Writes back what a mount still holds in memory.
