@@ -404,3 +404,49 @@ fn what_a_crash_may_have_cut_short_becomes_no_image() {
     assert!(said.contains("volatile"), "{said}");
     assert!(!stand.ok(&["image", "ls"]).contains("dead"));
 }
+
+#[test]
+fn a_container_that_loses_files_all_the_time_can_be_committed() {
+    let stand = Stand::with_small();
+    let script =
+        "cd /tmp; echo up; while :; do echo x >a; mkdir d; mv a d/b; mv d e; rm -r e; done";
+    let mut run = stand
+        .command(&["run", "small", "--keep", "c", "--", "/bin/sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut up = [0; 3];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut up).unwrap();
+    let committed: Vec<_> =
+        (0..10).map(|n| stand.plyfs(&["commit", "c", &n.to_string()])).collect();
+    signal(run.id(), rustix::process::Signal::TERM);
+    run.wait().unwrap();
+    for output in committed {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+    stand.is_sound();
+}
+
+#[test]
+fn an_interrupted_export_leaves_nothing() {
+    let stand = Stand::with_small();
+    let big = "dd if=/dev/urandom of=/data/big bs=1M count=4 2>/dev/null";
+    stand.ok(&["run", "small", "--keep", "c", "--", "/bin/sh", "-ec", big]);
+    stand.ok(&["commit", "c", "big"]);
+    let dir = stand.0.path().join("out");
+    fs::create_dir(&dir).unwrap();
+    for format in ["oci-archive", "oci-dir"] {
+        let export = stand
+            .command(&["image", "export", "--format", format, "big", "out/image"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while fs::read_dir(&dir).unwrap().count() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(export.id(), rustix::process::Signal::INT);
+        let ended = export.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{format}: {}", stderr(&ended));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "{format}: {}", stderr(&ended));
+    }
+}
