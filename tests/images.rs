@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -227,6 +227,11 @@ fn what_is_in_use_stays() {
         assert!(said.contains("mnt"), "{arguments:?}: {said}");
     }
     assert!(stand.ok(&["ls"]).contains(text(&stand.0.path().join("mnt"))));
+    // The process that is named is the one that serves.
+    let listed: serde_json::Value = serde_json::from_str(&stand.ok(&["ls", "--json"])).unwrap();
+    let server = Path::new("/proc").join(listed["pid"].to_string()).join("cmdline");
+    let server = fs::read(&server).unwrap_or_else(|error| panic!("{listed}: {error}"));
+    assert!(server.windows(9).any(|words| words == b"\0mount\0c\0"), "{}", server.escape_ascii());
     fs::write(stand.0.path().join("mnt/data/kept"), "kept").unwrap();
     stand.ok(&["umount", "c"]);
     stand.ok(&["mount", "c", "mnt", "-o", "ro"]);
@@ -286,4 +291,162 @@ fn failures_say_what_why_and_what_next() {
         assert_eq!(said.lines().count(), 2, "{arguments:?}: {said}");
     }
     stand.is_sound();
+}
+
+/// Starts a container that sleeps, and waits until it does.
+fn sleeping(stand: &Stand, options: &[&str]) -> Child {
+    let command = ["--", "/bin/sh", "-c", "echo up; sleep 1000"];
+    let mut run = stand
+        .command(&[&["run"], options, &command].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut up = [0; 3];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut up).unwrap();
+    run
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Kills a container's plyfs and all that it started, none of which can do anything about it.
+fn kill_all(mut run: Child) {
+    use rustix::process::Signal;
+    signal(run.id(), Signal::STOP);
+    for process in fs::read_dir("/proc").unwrap() {
+        let process = process.unwrap();
+        let name = process.file_name().into_string().unwrap();
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+        if parent == Some(&run.id().to_string()) {
+            signal(name.parse().unwrap(), Signal::KILL);
+        }
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+}
+
+#[test]
+fn a_mount_whose_server_was_killed_is_in_nobodys_way() {
+    let stand = Stand::with_small();
+    // One that is to be removed, and the next one's status is its own.
+    kill_all(sleeping(&stand, &["small"]));
+    assert_eq!(stand.mounts().len(), 1, "the mount of a killed server");
+    stand.fails(7, &["run", "small", "--", "/bin/sh", "-c", "exit 7"]);
+    stand.ok(&["gc"]);
+    assert!(stand.mounts().is_empty(), "{:?}", stand.mounts());
+    stand.is_sound();
+    // One that is to be run again.
+    kill_all(sleeping(&stand, &["small", "--keep", "c"]));
+    assert_eq!(stand.ok(&["run", "c", "--", "/bin/sh", "-c", "echo again"]), "again\n");
+    assert!(stand.mounts().is_empty(), "{:?}", stand.mounts());
+    stand.ok(&["rm", "c"]);
+    stand.is_sound();
+}
+
+#[test]
+fn a_command_keeps_its_status_while_somebody_looks_into_its_container() {
+    let stand = Stand::with_small();
+    let mut run = stand
+        .command(&["run", "small", "--", "/bin/sh", "-c", "echo up; read go; exit 7"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut up = [0; 3];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut up).unwrap();
+    let inside = fs::File::open(&stand.mounts()[0]).unwrap();
+    std::io::Write::write_all(run.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    let ended = run.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(7), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains("busy"), "{}", stderr(&ended));
+    assert!(stand.mounts().is_empty(), "{:?}", stand.mounts());
+    drop(inside);
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !stand.ok(&["ls", "--json"]).is_empty() {
+        assert!(Instant::now() < patience, "{}", stand.ok(&["ls"]));
+        stand.ok(&["gc"]);
+    }
+    stand.is_sound();
+}
+
+#[test]
+fn the_longest_name_can_be_deleted_in_an_image() {
+    let stand = Stand::with_small();
+    let name = "n".repeat(255);
+    let make = format!("echo x >/data/{name}; echo y >/data/stays");
+    stand.ok(&["run", "small", "--keep", "c", "--", "/bin/sh", "-ec", &make]);
+    stand.ok(&["commit", "c", "with"]);
+    let remove = format!("rm /data/{name}");
+    stand.ok(&["run", "with", "--keep", "d", "--", "/bin/sh", "-ec", &remove]);
+    stand.ok(&["commit", "d", "without"]);
+    let listed = stand.ok(&["run", "without", "--", "/bin/ls", "/data"]);
+    assert!(listed.contains("stays") && !listed.contains(&name), "{listed}");
+}
+
+#[test]
+fn what_a_crash_may_have_cut_short_becomes_no_image() {
+    let stand = Stand::with_small();
+    stand.ok(&["create", "small", "c"]);
+    fs::create_dir(stand.0.path().join("mnt")).unwrap();
+    stand.ok(&["mount", "c", "mnt", "-o", "volatile"]);
+    stand.ok(&["commit", "c", "alive"]);
+    let listed: serde_json::Value = serde_json::from_str(&stand.ok(&["ls", "--json"])).unwrap();
+    let server = u32::try_from(listed["pid"].as_u64().unwrap()).unwrap();
+    signal(server, rustix::process::Signal::KILL);
+    while stand.ok(&["ls", "--json"]).contains("\"pid\"") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = stand.fails(1, &["commit", "c", "dead"]);
+    assert!(said.contains("volatile"), "{said}");
+    assert!(!stand.ok(&["image", "ls"]).contains("dead"));
+}
+
+#[test]
+fn a_container_that_loses_files_all_the_time_can_be_committed() {
+    let stand = Stand::with_small();
+    let script =
+        "cd /tmp; echo up; while :; do echo x >a; mkdir d; mv a d/b; mv d e; rm -r e; done";
+    let mut run = stand
+        .command(&["run", "small", "--keep", "c", "--", "/bin/sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut up = [0; 3];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut up).unwrap();
+    let committed: Vec<_> =
+        (0..10).map(|n| stand.plyfs(&["commit", "c", &n.to_string()])).collect();
+    signal(run.id(), rustix::process::Signal::TERM);
+    run.wait().unwrap();
+    for output in committed {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+    stand.is_sound();
+}
+
+#[test]
+fn an_interrupted_export_leaves_nothing() {
+    let stand = Stand::with_small();
+    let big = "dd if=/dev/urandom of=/data/big bs=1M count=4 2>/dev/null";
+    stand.ok(&["run", "small", "--keep", "c", "--", "/bin/sh", "-ec", big]);
+    stand.ok(&["commit", "c", "big"]);
+    let dir = stand.0.path().join("out");
+    fs::create_dir(&dir).unwrap();
+    for format in ["oci-archive", "oci-dir"] {
+        let export = stand
+            .command(&["image", "export", "--format", format, "big", "out/image"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while fs::read_dir(&dir).unwrap().count() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(export.id(), rustix::process::Signal::INT);
+        let ended = export.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{format}: {}", stderr(&ended));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "{format}: {}", stderr(&ended));
+    }
 }

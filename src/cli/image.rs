@@ -356,13 +356,16 @@ fn export(args: &ExportArgs, root: Option<&Path>) -> Outcome {
         (None, FormatArg::DockerArchive) => Compression::None,
         (None, _) => Compression::Gzip,
     };
-    store.export(&[image], compression, format, &args.dest).map_err(|error| {
+    let failed = |error: Error| {
         let what = format!("cannot export to {}", shown(&args.dest));
         let hint = match error.errno() {
             Errno::EEXIST => "remove it first, or choose another name",
+            Errno::EINTR => "nothing was left there; the same command starts it again",
             _ => "nothing was left there; 'plyfs check' verifies the store",
         };
         Failure::new(what, error, hint)
-    })?;
+    };
+    let stop = stored::stop_on_interrupt().map_err(failed)?;
+    store.export(&[image], compression, format, &args.dest, &stop).map_err(failed)?;
     Ok(Exit::Ok)
 }

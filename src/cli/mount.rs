@@ -139,6 +139,9 @@ fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
     log::to_stderr("warn");
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
+    } else if let Some(held) = &mut plan.request.held {
+        // The process that took the lock is about to end.
+        stored::sign(held, &plan.mountpoint);
     }
     match plan.mount() {
         Ok(mounted) => {

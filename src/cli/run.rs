@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
 use super::mount::{self, Request, Serving};
-use super::output::{Exit, Failure, Outcome};
+use super::output::{self, Exit, Failure, Outcome};
 use super::{image, stored, umount};
 use crate::container::{self, Spec, Status, config as wishes};
 use crate::errno::{Errno, Error};
@@ -32,7 +32,10 @@ pub(super) fn run(args: &RunArgs, root: Option<&Path>) -> Outcome {
         Ok(())
     };
     let status = ran?;
-    cleaned?;
+    // How the command ended is what was asked; what it wrote, if it is to be kept, is there.
+    if let Err(failure) = cleaned {
+        output::failure(&failure);
+    }
     if let Status::NotStarted(error) = &status {
         return Err(Failure {
             exit: Exit::Command(status.code()),
@@ -96,7 +99,7 @@ fn in_container(
         with_parent: true,
     })?;
     let ran = container::run(&spec);
-    // Whatever the command left running has ended with its process 1.
+    // Whatever the command left running has ended with its process 1. Somebody else may be looking.
     let unmounted = umount::unmount(&root, false);
     let status = ran.map_err(|error| {
         let hint = match error.errno() {
@@ -105,7 +108,11 @@ fn in_container(
         };
         Failure::new("run", error, hint)
     })?;
-    unmounted?;
+    if let Err(failure) = unmounted {
+        let hint = "detached: it ends when nobody uses it any more".to_owned();
+        output::failure(&Failure { hint, ..failure });
+        umount::unmount(&root, true)?;
+    }
     Ok(status)
 }
 

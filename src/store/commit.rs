@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use self::describe::{Blob, describe};
 use self::tee::tee;
@@ -28,7 +29,11 @@ use crate::image::reference::Reference;
 use crate::image::tar::Limits;
 use crate::image::unpack::{Settled, Unpack, Unpacked};
 use crate::layer::Layer;
-use crate::layer::dir::DirLayer;
+use crate::layer::dir::{DirLayer, refuse_unclean};
+
+/// How often and how long to try to read a container that loses files meanwhile.
+const TRIES: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How to make an image of a container.
 #[derive(Clone, Copy, Debug)]
@@ -67,15 +72,16 @@ impl Store {
     /// the layer or not.
     ///
     /// # Errors
-    /// `EINVAL` for a file that no layer can hold (`.wh.` names), naming it, and for a change of
-    /// the config that makes no sense; `ENOENT` if the container has gone; `EINTR` when stopped;
-    /// `ENOSPC`.
+    /// `EINVAL` for a file that no layer can hold (`.wh.` names), naming it, for a change of the
+    /// config that makes no sense, and for a container whose volatile mount was not unmounted;
+    /// `ENOENT` if the container has gone; `EINTR` when stopped; `ENOSPC`.
     pub fn commit(&self, container: &Container, options: &CommitOptions<'_>) -> Result<Committed> {
         let _used = container.lock(Use::Read)?;
         let image = self.image_of(container)?;
         let _held = self.hold_image(&image)?;
-        if let Some((_, mountpoint)) = container.mounted() {
-            sync_mount(&mountpoint);
+        match container.mounted() {
+            Some((_, mountpoint)) => sync_mount(&mountpoint),
+            None => refuse_unclean(&container.upper(), &container.work())?,
         }
         // Told before the work, not after it.
         describe(&image, options, None)?;
@@ -84,14 +90,29 @@ impl Store {
             below.push(&self.layout.tree_root(layer.chain))?;
         }
         let incoming = self.incoming()?;
-        let dir = incoming.make("0")?;
-        let made = pack(container, &below.layers, &dir, options);
-        let (unpacked, blob) = match made {
-            Err(_) if options.stop.load(Ordering::Relaxed) => {
-                let text = "stopped before the end; nothing was kept";
-                return Err(Error::new(Errno::EINTR, text));
+        let started = Instant::now();
+        let mut tries = 0;
+        let (dir, (unpacked, blob)) = loop {
+            let name = tries.to_string();
+            let dir = incoming.make(&name)?;
+            let in_use = container.mounted().is_some();
+            match pack(container, &below.layers, &dir, options) {
+                Ok(made) => break (dir, made),
+                Err(_) if options.stop.load(Ordering::Relaxed) => {
+                    let text = "stopped before the end; nothing was kept";
+                    return Err(Error::new(Errno::EINTR, text));
+                }
+                // In use, it may lose a file between the listing and the reading of it.
+                Err(error) if is_gone(&error) && in_use => {
+                    tries += 1;
+                    if tries >= TRIES && started.elapsed() > PATIENCE {
+                        let text = "it changes all the time; end what runs in it, or try again";
+                        return Err(error.context_of(text));
+                    }
+                    incoming.remove(&name)?;
+                }
+                Err(error) => return Err(error),
             }
-            made => made?,
         };
         if unpacked.settle(&below.layers, options.stop)? == Settled::Again {
             return Err(bug!("the changes of {} lead out of themselves", container.name));
@@ -110,6 +131,11 @@ impl Store {
         self.enter(&[layer], &new)?;
         Ok(Committed { id: new.id, diff_id: blob.diff, size: blob.tar_size })
     }
+}
+
+/// Whether something was not there any more.
+fn is_gone(error: &Error) -> bool {
+    matches!(error.errno(), Errno::ENOENT | Errno::ESTALE | Errno::ENOTDIR)
 }
 
 /// Writes back what a mount still holds in memory.

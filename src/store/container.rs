@@ -1,15 +1,17 @@
 //! Containers: a writable directory over an image.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use rustix::fs::{CWD, OFlags};
 
 use super::image::{Image, digest, find, load};
 use super::layout::sync_dir;
-use super::{Lock, Store, Use, db, fresh_name, lock, now, reserve};
+use super::{Lock, Store, Use, db, fresh_name, lock, now, reserve, trash};
 use crate::attr::SetTime;
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::Digest;
@@ -56,6 +58,10 @@ pub struct Mountable {
     pub work: PathBuf,
 }
 
+/// How often to try for a lock that somebody may only be asking for, and how long to wait between.
+const ASKERS: u32 = 20;
+const ASKING: Duration = Duration::from_millis(5);
+
 impl Container {
     /// Where its changes are.
     pub fn upper(&self) -> PathBuf {
@@ -94,11 +100,27 @@ impl Container {
         }
         match how {
             Use::Read => Ok(Lock::new(held)),
-            Use::Mount => match lock::try_lock(&self.dir.join("mount"), true, true)? {
-                Some(note) => Ok(Lock::with_note(held, note)),
+            Use::Mount => match self.note()? {
+                Some(note) => {
+                    // Nobody serves it: a mount that a killed server left is in the way.
+                    trash::detach_dead(&self.merged());
+                    Lock::with_note(held, note)
+                }
                 None => Err(Error::new(Errno::EBUSY, self.busy())),
             },
         }
+    }
+
+    /// Takes the lock of those who mount it. Who only asks for it, as in
+    /// [`mounted`](Self::mounted), has it for a moment, too: only who keeps it uses the container.
+    fn note(&self) -> Result<Option<OwnedFd>> {
+        for _ in 0..ASKERS {
+            if let Some(note) = lock::try_lock(&self.dir.join("mount"), true, true)? {
+                return Ok(Some(note));
+            }
+            std::thread::sleep(ASKING);
+        }
+        Ok(None)
     }
 
     /// Who has it mounted, and where, if anybody has.
@@ -176,7 +198,7 @@ impl Store {
         let dir = self.layout.snapshot(number);
         let container = Container { id: number, name, image: image.id, created, ephemeral, dir };
         // What a crash left there is nobody's.
-        super::trash::discard(&self.layout, &container.dir)?;
+        trash::discard(&self.layout, &container.dir)?;
         let lock = self
             .make_directories(&container, &image)
             .context(|| format!("cannot make container {}", container.name))?;
@@ -256,7 +278,11 @@ impl Store {
     /// `ENOENT` if there is none; `EBUSY` if it is in use, naming by whom.
     pub fn remove_container(&self, name: &str) -> Result<()> {
         reserve::with(&self.layout, || self.delete_container(name))?;
-        self.gc().map(drop)
+        // It is gone for whoever asks; that something else cannot be deleted is another matter.
+        if let Err(error) = self.gc() {
+            tracing::warn!(%error, "cannot clean up; the next gc will");
+        }
+        Ok(())
     }
 
     /// Removes the row of a container that nobody uses.
@@ -277,16 +303,24 @@ impl Store {
         };
         delete(&tx, container.id)?;
         db::commit(tx)?;
+        // Before the lock is given up: who has read the row may be about to take it.
+        let moved = self.db.write().and_then(|tx| {
+            trash::discard(&self.layout, &container.dir)?;
+            db::commit(tx)
+        });
+        if let Err(error) = moved {
+            tracing::warn!(%error, "cannot throw the directory away; the next gc will");
+        }
         drop(owned);
         Ok(())
     }
 
     /// Lets an ephemeral container go whose lock this process holds. That it has gone already is no
-    /// error.
+    /// error, nor that somebody else still uses it: it goes after the last one.
     pub fn discard_container(&self, container: &Container, lock: Lock) -> Result<()> {
         drop(lock);
         match self.remove_container(&container.name) {
-            Err(error) if error.errno() == Errno::ENOENT => Ok(()),
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::EBUSY) => Ok(()),
             result => result,
         }
     }
@@ -326,7 +360,7 @@ fn validate_name(name: &str) -> Result<()> {
 }
 
 /// Whether `path` is what `fd` has open.
-fn same_file(fd: &std::os::fd::OwnedFd, path: &Path) -> bool {
+fn same_file(fd: &OwnedFd, path: &Path) -> bool {
     let (Ok(a), Ok(b)) = (rustix::fs::fstat(fd), rustix::fs::lstat(path)) else { return false };
     (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 }

@@ -54,10 +54,9 @@ impl Store {
     /// locked until its row is gone for good.
     fn drop_rows(&self, collected: &mut Collected) -> Result<usize> {
         let tx = self.db.write()?;
-        let mut locks = Vec::new();
-        let mut containers = 0;
+        let (mut locks, mut gone) = (Vec::new(), Vec::new());
         for container in self.containers()?.into_iter().filter(|found| found.ephemeral) {
-            if containers == AT_ONCE {
+            if gone.len() == AT_ONCE {
                 break;
             }
             match container.try_own() {
@@ -67,13 +66,21 @@ impl Store {
                 Err(error) => return Err(error),
             }
             container::delete(&tx, container.id)?;
-            containers += 1;
+            gone.push(container.dir);
         }
-        let layers = drop_layers(&tx, &self.layout, &mut locks, AT_ONCE - containers)?;
+        let layers = drop_layers(&tx, &self.layout, &mut locks, AT_ONCE - gone.len())?;
         db::commit(tx)?;
-        collected.containers += containers;
+        // Those of containers before their locks are given up, for which somebody who has read the
+        // row may wait.
+        let tx = self.db.write()?;
+        for dir in &gone {
+            trash::discard(&self.layout, dir)?;
+        }
+        db::commit(tx)?;
+        drop(locks);
+        collected.containers += gone.len();
         collected.layers += layers;
-        Ok(containers + layers)
+        Ok(gone.len() + layers)
     }
 
     /// Shows `each` the directories that no row speaks of and nobody uses, locked meanwhile. For

@@ -37,9 +37,11 @@ impl Lock {
         Self { held, note: None }
     }
 
-    /// With a file that says who the holder is.
-    pub(super) fn with_note(held: OwnedFd, note: OwnedFd) -> Self {
-        Self { held, note: Some(std::fs::File::from(note)) }
+    /// With a file that says who the holder is: nobody as yet, and no longer who it was last.
+    pub(super) fn with_note(held: OwnedFd, note: OwnedFd) -> Result<Self> {
+        let note = std::fs::File::from(note);
+        note.set_len(0).context(|| "cannot say who uses the container")?;
+        Ok(Self { held, note: Some(note) })
     }
 
     /// What a child has to keep open for the lock to live on in it.

@@ -9,6 +9,7 @@ use super::layout::Layout;
 use super::{fresh_name, lock};
 use crate::errno::{Context, Result};
 use crate::layer::dir::{names_in, remove_tree};
+use crate::sys::{fuse_mount, mountinfo};
 
 /// Moves what is at `path` (in the store, on the filesystem of trash/) to the trash. What is not
 /// there is no error.
@@ -21,6 +22,7 @@ pub(super) fn discard(layout: &Layout, path: &Path) -> Result<()> {
 }
 
 /// Deletes all that is in the trash; waits for others who do so. Returns how many entries went.
+/// What cannot be deleted keeps nothing else from going.
 pub(super) fn empty(layout: &Layout) -> Result<usize> {
     let path = layout.trash();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -30,10 +32,34 @@ pub(super) fn empty(layout: &Layout) -> Result<usize> {
         return Ok(0);
     }
     let _alone = lock::wait_lock(&path, true)?;
+    detach_dead(&path);
     let names = names_in(&dir)?;
+    let mut failed = Ok(names.len());
     for name in &names {
-        remove_tree(&dir, name)
-            .context(|| format!("cannot delete {}/{}", path.display(), name.escape_ascii()))?;
+        let removed = remove_tree(&dir, name)
+            .context(|| format!("cannot delete {}/{}", path.display(), name.escape_ascii()));
+        if let (Err(error), Ok(_)) = (removed, &failed) {
+            failed = Err(error);
+        }
     }
-    Ok(names.len())
+    failed
+}
+
+/// Detaches the mounts at `path` and below it whose server has been killed: nobody else will, and
+/// no directory can go that one lies on. For who knows that nobody mounts there at this moment.
+pub(super) fn detach_dead(path: &Path) {
+    // The end of the path is not touched: it may be such a mount itself.
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else { return };
+    let (Ok(parent), Ok(mounts)) = (parent.canonicalize(), mountinfo::read()) else { return };
+    let path = parent.join(name);
+    // The last one mounted lies on top.
+    for mount in mounts.iter().rev().filter(|mount| mount.point.starts_with(&path)) {
+        let dead = || rustix::fs::statfs(&mount.point).is_err_and(|errno| errno == Raw::NOTCONN);
+        if mount.fs_type == "fuse.plyfs"
+            && dead()
+            && let Err(error) = fuse_mount::unmount(&mount.point, true)
+        {
+            tracing::warn!(%error, "cannot unmount the dead {}", mount.point.display());
+        }
+    }
 }

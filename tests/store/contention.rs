@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use plyfs::errno::Errno;
-use plyfs::store::{NewContainer, Store};
+use plyfs::store::{NewContainer, Store, Use};
 
-use crate::samples::{assert_clean, bulk, import, layout, names, small_layers, tags};
+use crate::samples::{assert_clean, bulk, create, import, layout, names, small_layers, tags};
 
 #[test]
 fn the_same_image_imported_at_once_is_there_once() {
@@ -119,4 +119,57 @@ fn an_interrupt_ends_the_reading_of_a_pipe() {
     }
     drop(silent);
     assert_clean(&Store::open(Some(&dir.path().join("store"))).unwrap());
+}
+
+#[test]
+fn asking_who_has_a_container_takes_it_from_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = layout(&dir.path().join("oci"), "small:1", &small_layers());
+    let store = Store::open(Some(&dir.path().join("store"))).unwrap();
+    import(&store, &source).unwrap();
+    let container = create(&store, "small:1", "c");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                container.mounted();
+            }
+        });
+        let locked = (0..500).map(|_| container.lock(Use::Mount).map(drop));
+        let locked: Vec<_> = locked.filter_map(Result::err).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(locked.is_empty(), "{locked:?}");
+    });
+}
+
+/// A lock and a removal at once: one of them fails. Else somebody would write into what the next
+/// collection deletes.
+#[test]
+fn who_has_a_container_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = layout(&dir.path().join("oci"), "small:1", &small_layers());
+    let root = dir.path().join("store");
+    let store = Store::open(Some(&root)).unwrap();
+    import(&store, &source).unwrap();
+    for _ in 0..40 {
+        let container = create(&store, "small:1", "c");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let store = Store::open(Some(&root)).unwrap();
+                while let Err(error) = store.remove_container("c") {
+                    assert_eq!(error.errno(), Errno::EBUSY, "{error}");
+                }
+            });
+            loop {
+                match container.lock(Use::Read) {
+                    Ok(lock) => {
+                        assert!(store.container("c").is_ok(), "of a container that is removed");
+                        drop(lock);
+                    }
+                    Err(error) if error.errno() == Errno::ENOENT => break,
+                    Err(error) => assert_eq!(error.errno(), Errno::EBUSY, "{error}"),
+                }
+            }
+        });
+    }
 }

@@ -264,3 +264,48 @@ fn an_image_of_many_layers_goes_with_few_descriptors() {
     assert_eq!(names(&store, "trees").len(), 0);
     assert_clean(&store);
 }
+
+#[test]
+fn where_a_container_was_mounted_last_is_not_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = layout(&dir.path().join("oci"), "small:1", &small_layers());
+    let store = Store::open(Some(&dir.path().join("store"))).unwrap();
+    import(&store, &source).unwrap();
+    let container = create(&store, "small:1", "c");
+    let mut lock = container.lock(Use::Mount).unwrap();
+    lock.sign(Some(17), std::path::Path::new("/mnt")).unwrap();
+    assert_eq!(container.mounted(), Some((17, "/mnt".into())));
+    drop(lock);
+    assert_eq!(container.mounted(), None);
+    // Somebody else's may be at /mnt by now.
+    let _lock = container.lock(Use::Mount).unwrap();
+    assert_eq!(container.mounted(), Some((0, "".into())));
+}
+
+/// One thing that cannot be deleted (here: a mount is in the way) is no reason to keep the others,
+/// nor for a removal that has happened to be called a failure.
+#[test]
+fn what_cannot_be_deleted_stops_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = layout(&dir.path().join("oci"), "small:1", &small_layers());
+    let store = Store::open(Some(&dir.path().join("store"))).unwrap();
+    import(&store, &source).unwrap();
+    let stuck = store.root().join("trash/a/stuck");
+    fs::create_dir_all(&stuck).unwrap();
+    rustix::mount::mount("none", &stuck, "tmpfs", rustix::mount::MountFlags::empty(), None)
+        .unwrap();
+    for name in ["c", "d", "e"] {
+        create(&store, "small:1", name);
+    }
+    let removed = ["c", "d", "e"].map(|name| store.remove_container(name));
+    let collected = store.gc();
+    let left = names(&store, "trash");
+    rustix::mount::unmount(&stuck, rustix::mount::UnmountFlags::DETACH).unwrap();
+    for removed in removed {
+        removed.unwrap();
+    }
+    assert_eq!(collected.unwrap_err().errno(), Errno::EBUSY);
+    assert_eq!(left, ["a"]);
+    store.gc().unwrap();
+    assert_clean(&store);
+}

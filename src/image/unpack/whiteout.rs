@@ -25,16 +25,16 @@ pub enum Said<'a> {
 ///
 /// # Errors
 /// `EINVAL` for `.wh.` alone, for a whiteout of `.` or `..`, and for what can be no name;
-/// `ENAMETOOLONG` beyond 255 bytes.
+/// `ENAMETOOLONG` beyond 255 bytes, those before the name of a whiteout not counted.
 pub fn whiteout(name: &[u8]) -> Result<Said<'_>> {
     if name == OPAQUE {
         return Ok(Said::Opaque);
     }
-    let checked = Name::new(name)?;
     if name.starts_with(META) {
-        return Ok(Said::Ignored);
+        return Name::new(name).map(|_| Said::Ignored);
     }
-    let Some(hidden) = name.strip_prefix(PREFIX) else { return Ok(Said::Plain(checked)) };
+    // It is the name that is hidden which has to be one: no file is ever called `.wh.NAME`.
+    let Some(hidden) = name.strip_prefix(PREFIX) else { return Name::new(name).map(Said::Plain) };
     if hidden.is_empty() {
         return Err(Error::new(Errno::EINVAL, "a whiteout of nothing"));
     }

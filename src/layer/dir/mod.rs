@@ -30,7 +30,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use self::tree::{ROOT, Tree};
 pub use self::upper::{DirUpper, UpperOptions};
-pub use self::work::{names_in, remove_tree};
+pub use self::work::{names_in, refuse_unclean, remove_tree};
 use super::{Data, DirItem, Id, Layer, Lookup, Marks};
 use crate::attr::{Attr, StatFs};
 use crate::errno::{Context, Result};

@@ -104,6 +104,21 @@ pub(super) fn refuse_incompat(staging: &OwnedFd, upper: &Path, work: &Path) -> R
     Err(Error::new(Errno::EINVAL, text))
 }
 
+/// As a mount does, refuses an upper that may be incomplete; for who only reads it, while it is not
+/// mounted.
+///
+/// # Errors
+/// `EINVAL` if it was mounted volatile and not unmounted cleanly, or has features not known here.
+pub fn refuse_unclean(upper: &Path, work: &Path) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat(CWD, work.join("work"), flags, Mode::empty()) {
+        Ok(staging) => refuse_incompat(&staging, upper, work),
+        // Made by the first mount.
+        Err(Raw::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Says on disk that the upper is not being synced.
 pub(super) fn mark_volatile(staging: &OwnedFd) -> Result<()> {
     let private = Mode::from_raw_mode(0o700);

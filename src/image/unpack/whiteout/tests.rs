@@ -10,7 +10,8 @@ fn name(bytes: &[u8]) -> Name<'_> {
 
 #[test]
 fn names_are_told_apart() {
-    let long = [b".wh.".as_slice(), &[b'x'; 251]].concat();
+    // The longest name can be whited out, too.
+    let long = [b".wh.".as_slice(), &[b'x'; 255]].concat();
     let cases: [(&[u8], Said<'_>); 10] = [
         (b"a", Said::Plain(name(b"a"))),
         (b".wh", Said::Plain(name(b".wh"))),
@@ -18,7 +19,7 @@ fn names_are_told_apart() {
         (b".wh.a", Said::Whiteout(name(b"a"))),
         (b".wh..a", Said::Whiteout(name(b".a"))),
         (b".wh.\xff", Said::Whiteout(name(b"\xff"))),
-        (&long, Said::Whiteout(name(&[b'x'; 251]))),
+        (&long, Said::Whiteout(name(&[b'x'; 255]))),
         (b".wh..wh..opq", Said::Opaque),
         (b".wh..wh.plnk", Said::Ignored),
         (b".wh..wh.", Said::Ignored),
@@ -30,13 +31,15 @@ fn names_are_told_apart() {
 
 #[test]
 fn what_says_nothing_is_refused() {
-    let cases: [(&[u8], Errno); 6] = [
+    let longer = [b".wh.".as_slice(), &[b'x'; 256]].concat();
+    let cases: [(&[u8], Errno); 7] = [
         (b"", Errno::EINVAL),
         (b"..", Errno::EINVAL),
         (b".wh.", Errno::EINVAL),
         (b".wh..", Errno::EINVAL),
         (b".wh...", Errno::EINVAL),
         (&[b'x'; 256], Errno::ENAMETOOLONG),
+        (&longer, Errno::ENAMETOOLONG),
     ];
     for (bytes, errno) in cases {
         assert_eq!(whiteout(bytes).unwrap_err().errno(), errno, "{}", bytes.escape_ascii());
