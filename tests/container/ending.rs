@@ -1,13 +1,52 @@
 //! How containers end: statuses, signals, kills.
 
+use std::borrow::BorrowMut;
 use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use plyfs::container::Status;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::stand::{self, Stand, code, eventually, processes_with, status};
+
+/// A process that does not outlive the test, whatever comes of it.
+struct Started(Option<Child>);
+
+impl Started {
+    fn by(mut command: impl BorrowMut<Command>) -> Self {
+        Self(Some(command.borrow_mut().spawn().unwrap()))
+    }
+
+    fn wait_with_output(mut self) -> Output {
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Deref for Started {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl DerefMut for Started {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().unwrap()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // It has ended already if the test went well.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
 
 fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
@@ -70,14 +109,14 @@ fn signals_reach_the_command() {
     let stand = Stand::new();
     let script = "trap 'echo term; exit 3' TERM; trap 'echo usr1' USR1
         trap 'echo hup' HUP; echo ready >/tmp/ready; while :; do sleep 0.05; done";
-    let child = stand::process(&stand.script(script)).stdout(Stdio::piped()).spawn().unwrap();
+    let child = Started::by(stand::process(&stand.script(script)).stdout(Stdio::piped()));
     eventually("it is ready", || stand.root().join("tmp/ready").exists());
     for signal in [Signal::USR1, Signal::HUP] {
         send(&child, signal);
         std::thread::sleep(std::time::Duration::from_millis(300));
     }
     send(&child, Signal::TERM);
-    let output = child.wait_with_output().unwrap();
+    let output = child.wait_with_output();
     assert_eq!(stand::said(&output), "usr1\nhup\nterm\n");
     assert_eq!(output.status.code(), Some(3));
 }
@@ -86,7 +125,7 @@ fn signals_reach_the_command() {
 #[test]
 fn a_command_without_handlers_can_be_ended() {
     let stand = Stand::new();
-    let mut child = stand::process(&stand.spec(&["sleep", "876501"])).spawn().unwrap();
+    let mut child = Started::by(stand::process(&stand.spec(&["sleep", "876501"])));
     eventually("it sleeps", || !processes_with("876501").is_empty());
     send(&child, Signal::TERM);
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
@@ -123,7 +162,7 @@ fn stopping_it_stops_plyfs_and_continuing_plyfs_continues_it() {
     let script = "echo $$ >/tmp/ready; while :; do sleep 0.05; done";
     // In a group of its own, whose leader's parent, outside of it, could let it go on: the kernel
     // stops no others.
-    let mut child = stand::process(&stand.script(script)).process_group(0).spawn().unwrap();
+    let mut child = Started::by(stand::process(&stand.script(script)).process_group(0));
     eventually("it is ready", || stand.root().join("tmp/ready").exists());
     let state = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -165,7 +204,7 @@ fn what_runs_on_in_the_background_ends_with_the_command() {
 fn a_plyfs_that_is_killed_takes_the_container_along() {
     let stand = Stand::new();
     let script = "trap '' TERM HUP INT; setsid sleep 876503 & sleep 876503";
-    let mut child = stand::process(&stand.script(script)).spawn().unwrap();
+    let mut child = Started::by(stand::process(&stand.script(script)));
     eventually("both sleep", || processes_with("876503").len() >= 2);
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
@@ -179,7 +218,7 @@ fn a_plyfs_that_is_killed_early_leaves_nothing() {
     let before = stand.mounts();
     for millis in 0..40 {
         let spec = stand.spec(&["sleep", "876504"]);
-        let mut child = stand::process(&spec).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = Started::by(stand::process(&spec).stdout(Stdio::null()));
         std::thread::sleep(std::time::Duration::from_micros(millis * 500));
         child.kill().unwrap();
         child.wait().unwrap();
