@@ -2,6 +2,7 @@
 """Other people's file system suites on plyfs and on the plain ext4 directory below it.
 
 As root: scripts/posix.py SUITE [--fs ext4,plyfs,overlayfs,fuse-overlayfs] [--only WORD] [--dir DIR]
+[--user]: with it, plyfs and the suite belong to a user without privileges.
 SUITE is pjdfstest, fsx, stress or fio. What fails on plyfs and passes on ext4 is a failure of ours;
 the exit status is 1 then, unless KNOWN says what forces it. Every run has an ext4 of its own in a
 file of DIR (default /var/tmp); the test directory comes from the lower layer wherever files can.
@@ -29,6 +30,10 @@ PLYFS = os.environ.get("PLYFS", TOP / "target/release/plyfs")
 FLAGS = shlex.split(os.environ.get("PLYFS_MOUNT_FLAGS", ""))
 IMAGE = 6 << 30
 
+# Words before the commands of a user without privileges; none unless --user.
+AS = []
+NOBODY = 65534
+
 # (suite, test): what forces it. Read docs/TESTING.md before adding a line.
 KNOWN = {
     ("stress", "fiemap"): "FUSE has no FIEMAP: fs/ioctl.c, ioctl_fiemap() finds no i_op->fiemap",
@@ -39,9 +44,39 @@ def run(*command, **options):
     return subprocess.run([str(word) for word in command], check=True, **options)
 
 
+def as_user(function, *arguments):
+    """What it returns, a string, when the user for whom the mount is calls it: root may not look
+    into that."""
+    if not AS:
+        return function(*arguments)
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            AS.clear()
+            said = function(*arguments)
+        except BaseException as error:
+            said = f"failed: {error!r}"
+        os.write(there, said.encode()[:4000])
+        os._exit(0)
+    os.close(there)
+    with open(here) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def available(command, at):
+    """A copy of a program where everybody may run it."""
+    return shutil.copy(shutil.which(command), at)
+
+
 def attempt(limit, *command, cwd="/", env=None):
     """Status and output of a command that is killed, with its children, after `limit` seconds."""
-    words = [str(word) for word in command]
+    words = [*AS, *(str(word) for word in command)]
     process = subprocess.Popen(words, cwd=cwd, env=env, text=True, errors="replace",
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                start_new_session=True)
@@ -77,7 +112,7 @@ class Stand:
         self.fill = fill
 
     def mount(self, target, *command):
-        target.mkdir(exist_ok=True)
+        target.is_dir() or target.exists() or target.mkdir()
         run(*command)
         self.mounted.append(target)
 
@@ -96,16 +131,25 @@ class Stand:
         run("mkfs.ext4", "-q", "-F", image)
         self.mount(self.disk, "mount", "-o", "loop", image, self.disk)
         self.mount(self.second, "mount", "-t", "tmpfs", "tmpfs", self.second)
+        if AS:
+            # One that everybody may open, as on most machines; seen by us alone (see main).
+            os.mknod(self.second / "fuse", 0o020666, os.makedev(10, 229))
+            (self.second / "fuse").chmod(0o666)
+            self.mount(Path("/dev/fuse"), "mount", "--bind", self.second / "fuse", "/dev/fuse")
         for name in ("lower", "upper", "work"):
             (self.disk / name).mkdir()
         self.fill(self.disk / "lower")
-        self.was = digest(self.disk / "lower") if self.kind != "ext4" else None
         stack = "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work".format(self.disk)
         self.at = self.base / "mnt"
+        self.at.mkdir()
+        if AS:
+            run("chown", "--recursive", f"{NOBODY}:{NOBODY}", self.base)
+        self.was = digest(self.disk / "lower") if self.kind != "ext4" else None
         if self.kind == "ext4":
             self.at = self.disk / "lower"
         elif self.kind == "plyfs":
-            self.mount(self.at, PLYFS, "mount", *FLAGS, "-o", stack, self.at)
+            program = available(PLYFS, self.base)
+            self.mount(self.at, *AS, program, "mount", *FLAGS, "-o", stack, self.at)
         elif self.kind == "overlayfs":
             stack += ",redirect_dir=on,index=on,metacopy=on,xino=on"
             self.mount(self.at, "mount", "-t", "overlay", "overlay", "-o", stack, self.at)
@@ -173,7 +217,7 @@ def pjdfstest(kind, options):
         results.update(pjdfstest_run(stand, "true", "erofs"))
         if results.get("link::link_count_max", "") is None:
             # It takes the limit from pathconf(3), which knows it by the name of a file system.
-            results["link::link_count_max"] = link_count_max(stand.at / "dir")
+            results["link::link_count_max"] = as_user(link_count_max, stand.at / "dir")
         results["the lower layer"] = "" if stand.untouched() else "failed: was changed"
         return {name: why for name, why in results.items() if (options.only or "") in name}
 
@@ -193,7 +237,7 @@ def link_count_max(at, limit=65000):
 def pjdfstest_run(stand, remount, *patterns):
     config = stand.base / "config.toml"
     config.write_text(PJDFSTEST.replace("REMOUNT", remount))
-    command = ["pjdfstest", "-c", config, "-p", stand.at / "dir", "-s", stand.second, *patterns]
+    command = [available("pjdfstest", stand.base), "-c", config, "-p", stand.at / "dir", "-s", stand.second, *patterns]
     status, said = attempt(3600, *command, env={
         **os.environ, "PATH": f"{stand.base}/bin:{os.environ['PATH']}",
         "NO_COLOR": "1", "RUST_BACKTRACE": "0"})
@@ -253,8 +297,9 @@ def fsx(kind, options):
         for seed in SEEDS:
             for name, config in (("new", free), ("truncated", free), ("rewritten", block),
                                  ("link", block)):
-                results[f"{name}, seed {seed}"] = fsx_one(
-                    stand, stand.at / f"{name}-{seed}", ["-f", config, "-N", steps, "-S", seed])
+                results[f"{name}, seed {seed}"] = as_user(
+                    fsx_one, stand, stand.at / f"{name}-{seed}",
+                    [available("fsx", stand.base), "-f", config, "-N", steps, "-S", seed])
         results["the lower layer"] = "" if stand.untouched() else "failed: was changed"
     return {name: why for name, why in results.items() if (options.only or "") in name}
 
@@ -266,9 +311,10 @@ def fsx_one(stand, path, arguments):
         held = open(path, "rb")
         view = mmap.mmap(held.fileno(), FLEN, access=mmap.ACCESS_READ)
         assert len(view[:]) == FLEN
-    status, said = attempt(1800, "fsx", *arguments, "-P", stand.base, path)
+    status, said = attempt(1800, *arguments, "-P", stand.base, path)
     if status != 0:
-        return f"failed: {status}: {said[-600:]}"
+        told = [line for line in said.splitlines() if re.search("rror:|panicked|expected", line)]
+        return f"failed: {status}: {' | '.join(told or [said[:300]])}"
     if held:
         now = path.read_bytes()
         if os.pread(held.fileno(), FLEN, 0) != now:
@@ -389,7 +435,13 @@ def main():
     parser.add_argument("--only")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--dir", type=Path, default="/var/tmp")
+    parser.add_argument("--user", action="store_true")
     options = parser.parse_args()
+    if options.user:
+        if not os.environ.get("PLYFS_OWN_NAMESPACE"):
+            os.environ["PLYFS_OWN_NAMESPACE"] = "1"
+            os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])
+        AS.extend(["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)) # by way of the unmounting
     base, bad = None, 0
     for kind in options.fs.split(","):
@@ -401,7 +453,7 @@ def main():
         lost = {name for name in base if base[name] == "" and results.get(name, None) is None}
         print(f"{options.suite} on {kind}: {len(results)} tests, {len(failed)} failed, {skipped} "
               f"skipped; {len(beyond | lost)} beyond {options.fs.split(',')[0]}", flush=True)
-        for name in sorted(failed | lost):
+        for name in sorted(failed | lost)[:100]:
             known = KNOWN.get((options.suite, name))
             note = "" if name in beyond | lost else " (there too)"
             print(f"  {name}{note}: {known or (results.get(name) or 'not run')[:300]}", flush=True)
