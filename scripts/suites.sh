@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The long suites, by name; all of them without one: differential, copyup, images, fuzz, figures.
+# The long suites, by name; all of them without one: differential, copyup, pjdfstest, fsx,
+# stress, fio, images, fuzz, figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -17,6 +18,39 @@ differential() {
 # Eight copy-ups of a gigabyte at a time (scripts/test.sh has smaller ones). 16 GiB of room.
 copyup() {
   PLYFS_COPY_UP_MIB=1024 cargo test --release --test ceilings -- --nocapture copied_up
+}
+
+# Other people's suites, on plyfs and on the plain ext4 below it; scripts/posix.py says what counts.
+# pjdfstest asks for every rule of POSIX that can be asked for.
+pjdfstest() {
+  need mkfs.ext4:e2fsprogs cc:gcc
+  dpkg-query --status libacl1-dev >/dev/null 2>&1 || apt-get install --yes -qq libacl1-dev
+  command -v pjdfstest >/dev/null || cargo install pjdfstest
+  posix pjdfstest
+}
+
+# Random reads, writes, mappings, truncations of files that others hold open and mapped.
+fsx() {
+  command -v fsx >/dev/null || cargo install fsx
+  posix fsx
+}
+
+# The stressors of stress-ng's class "filesystem", each for PLYFS_STRESS_SECONDS (5).
+stress() {
+  need stress-ng:stress-ng
+  posix stress
+}
+
+# What is written by one of many ways of writing is read back.
+fio() {
+  need fio:fio
+  posix fio
+}
+
+# posix SUITE: on the file systems of PLYFS_POSIX_FS; overlayfs and fuse-overlayfs are others.
+posix() {
+  cargo build --release
+  scripts/posix.py "$1" --fs "${PLYFS_POSIX_FS:-ext4,plyfs}" --dir "${TMPDIR:-/var/tmp}"
 }
 
 # Images of other people's tools, large ones too: what plyfs shows of them is what umoci unpacks.
@@ -89,7 +123,7 @@ figures() {
   scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
 }
 
-[ $# -gt 0 ] || set -- differential copyup images fuzz figures
+[ $# -gt 0 ] || set -- differential copyup pjdfstest fsx stress fio images fuzz figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS
