@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The long suites, by name; all of them without one: differential, copyup, images, fuzz, figures.
+# The long suites, by name; all of them without one: differential, copyup, limits, images, fuzz,
+# figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -17,6 +18,14 @@ differential() {
 # Eight copy-ups of a gigabyte at a time (scripts/test.sh has smaller ones). 16 GiB of room.
 copyup() {
   PLYFS_COPY_UP_MIB=1024 cargo test --release --test ceilings -- --nocapture copied_up
+}
+
+# A directory of a million entries, and 200,000 nodes at once with 20,000 descriptors. 4 GiB of
+# room.
+limits() {
+  cargo build --release
+  scripts/limits.py entries target/release/plyfs
+  scripts/limits.py nodes target/release/plyfs
 }
 
 # Images of other people's tools, large ones too: what plyfs shows of them is what umoci unpacks.
@@ -89,7 +98,7 @@ figures() {
   scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
 }
 
-[ $# -gt 0 ] || set -- differential copyup images fuzz figures
+[ $# -gt 0 ] || set -- differential copyup limits images fuzz figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS

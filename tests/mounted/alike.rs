@@ -66,7 +66,6 @@ fn line_26_locks_of_every_kind_hold_over_a_copy_up() {
     assert!(seen.contains("woken 7"), "{seen}");
 }
 
-/// Kernel overlayfs loses watches: they stay on the lower inode.
 #[test]
 fn line_26_inotify_tells_what_it_tells_of_a_plain_directory() {
     let setup = "mkdir d; for f in f t b; do echo 0123456789 > $f; done; ln b d/c";
@@ -74,6 +73,7 @@ fn line_26_inotify_tells_what_it_tells_of_a_plain_directory() {
     assert!(seen.contains("['b', 'd/c'] 0x2 False"), "{seen}");
 }
 
+/// Kernel overlayfs goes on showing the lower file's pages.
 #[test]
 fn line_28_mappings_and_readers_see_every_kind_of_later_change() {
     let setup = "for f in 0 1 2 3 4 5 6 7 8 9 cut emptied private; do
@@ -110,7 +110,7 @@ fn line_34_sendfile_splice_and_copies_do_what_they_do_elsewhere() {
     alike(setup, include_str!("programs/copies.py"));
 }
 
-/// fuse-overlayfs 2.0: ENOENT.
+/// fuse-overlayfs 2.0: ENOENT. Kernel overlayfs counts a link of a removed directory.
 #[test]
 fn line_35_what_is_unlinked_or_replaced_goes_on_working() {
     let setup = "mkdir lower merged; touch lower/a merged/a
@@ -120,7 +120,6 @@ fn line_35_what_is_unlinked_or_replaced_goes_on_working() {
     assert!(seen.matches("opened again 5").count() == 8, "{seen}");
 }
 
-/// Kernel overlayfs opens the file all the same.
 #[test]
 fn line_37_what_runs_is_not_written_and_what_is_written_does_not_run() {
     let seen = alike("cp /bin/sleep sleeper", include_str!("programs/busy.py"));

@@ -2,11 +2,13 @@
 //! what must hold.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use super::alike::{fill, program, program_with};
-use super::stand::{Stand, assert_ok, fingerprint, names, run};
+use super::stand::{Stand, assert_ok, fingerprint, names, plyfs, run};
 
 /// A handle that could be opened later would have to be found again by the server after it has
 /// forgotten the file.
@@ -130,4 +132,59 @@ fn line_51_a_timer_keeps_nobody_from_a_copy_up() {
     let seen = program(&stand.path("mnt"), include_str!("programs/alarmed.py"));
     let one = "opened 7 b'written\\x00\\x00\\x00' 268435456\nslow enough to tell True\n";
     assert_eq!(seen, one.repeat(2));
+}
+
+/// fuse-overlayfs 2.0 takes a half copy that lies in the work directory for the file.
+#[test]
+fn line_50_a_copy_that_was_cut_short_is_swept_and_not_adopted() {
+    let mut stand = Stand::new(|lower| {
+        large(&lower.join("big"), 3 << 10);
+        let file = fs::OpenOptions::new().write(true).open(lower.join("big")).unwrap();
+        file.write_all_at(b"the end", (3 << 30) - 7).unwrap();
+    });
+    let staged = |stand: &Stand| names(&stand.path("work/work")).len();
+    let before = staged(&stand);
+    let path = stand.at("big");
+    let opener = std::thread::spawn(move || fs::OpenOptions::new().write(true).open(path));
+    while staged(&stand) == before {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let mut left = 0;
+    let work = stand.path("work/work");
+    stand.kill_and_mount(|| {
+        assert!(opener.join().unwrap().is_err(), "it was copied too fast for this test");
+        left = names(&work).len();
+    });
+    assert!(left > before, "nothing was cut short");
+    stand.assert_work_is_clean();
+    assert!(!stand.path("upper/big").exists());
+    let file = File::open(stand.at("big")).unwrap();
+    let mut end = [0; 7];
+    file.read_exact_at(&mut end, (3 << 30) - 7).unwrap();
+    assert_eq!(&end, b"the end");
+    run("truncate", &[&"--size=3", &stand.at("big")]);
+    assert_eq!(fs::read(stand.at("big")).unwrap(), [0; 3]);
+}
+
+/// What was written before the crash may be anything.
+#[test]
+fn line_50_a_volatile_upper_is_refused_after_a_crash() {
+    let stand = Stand::unmounted(&["lower"]);
+    let options = format!("{},volatile", stand.options());
+    let mount = || plyfs(&["mount", "-o", &options]).arg(stand.path("mnt")).output().unwrap();
+    let umount = || assert_ok(&plyfs(&["umount"]).arg(stand.path("mnt")).output().unwrap());
+    assert_ok(&mount());
+    umount();
+    assert_ok(&mount());
+    fs::write(stand.at("f"), "volatile").unwrap();
+    let server = rustix::process::Pid::from_raw(stand.server()).unwrap();
+    rustix::process::kill_process(server, rustix::process::Signal::KILL).unwrap();
+    while fs::metadata(stand.path("mnt")).is_ok() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    run("umount", &[&"--lazy", &stand.path("mnt")]);
+    let refused = mount();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("volatile"), "{told}");
 }

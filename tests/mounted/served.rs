@@ -1,6 +1,7 @@
 //! Served by this process, so that a test can choose what the layers do and what is agreed upon
 //! with the kernel.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -183,8 +184,9 @@ fn a_notifier_outlives_its_mount() {
     assert_eq!(notifier.invalidate(node).unwrap_err().errno(), Errno::ENODEV);
 }
 
-/// What is done to a file that each change of which fails once.
-const TRIED: [(&str, fn(&Path) -> std::io::Result<()>); 6] = [
+/// What is done to a file while each of its steps fails once.
+type Change = fn(&Path) -> std::io::Result<()>;
+const TRIED: [(&str, Change); 6] = [
     ("write", |path| fs::OpenOptions::new().write(true).open(path)?.write_all_at(b"NEW", 0)),
     ("cut", |path| fs::OpenOptions::new().write(true).open(path)?.set_len(1)),
     ("chmod", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o600))),
@@ -200,7 +202,7 @@ fn line_49_an_error_at_any_step_is_the_callers_and_changes_nothing() {
     for errno_of in [Errno::EIO, Errno::EDQUOT, Errno::ENOSPC] {
         let mut setup = String::new();
         for (what, _) in TRIED {
-            setup += &format!("for n in $(seq {STEPS}); do echo content > {what}-$n; done\n");
+            writeln!(setup, "for n in $(seq {STEPS}); do echo content > {what}-$n; done").unwrap();
         }
         let dirs = Dirs::new(&setup);
         let (fault, lower) = (FaultLayer::new(dirs.upper()), dirs.lower());
@@ -247,7 +249,7 @@ impl Gate {
     fn pass(&self) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let open = self.open.lock().unwrap();
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         drop(self.opened.wait_timeout_while(open, limit, |open| !*open).unwrap());
     }
 }
