@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The long suites, by name; all of them without one: differential, copyup, pjdfstest, fsx,
-# stress, fio, images, fuzz, figures.
+# The long suites, by name; all of them without one: differential, copyup, limits, pjdfstest, fsx,
+# stress, fio, applications, images, fuzz, figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -51,6 +51,20 @@ fio() {
 posix() {
   cargo build --release
   scripts/posix.py "$1" --fs "${PLYFS_POSIX_FS:-ext4,plyfs}" --dir "${TMPDIR:-/var/tmp}"
+}
+
+# A directory of a million entries, and 200,000 nodes at once with 20,000 descriptors. 4 GiB of
+# room.
+limits() {
+  cargo build --release
+  scripts/limits.py entries target/release/plyfs
+  scripts/limits.py nodes target/release/plyfs
+}
+
+# What people run: package managers, git, databases, compilers. Needs mirrors, and 4 GiB of room.
+applications() {
+  cargo build --release
+  TMPDIR=${TMPDIR:-/var/tmp} scripts/applications.sh target/release/plyfs
 }
 
 # Images of other people's tools, large ones too: what plyfs shows of them is what umoci unpacks.
@@ -123,7 +137,8 @@ figures() {
   scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
 }
 
-[ $# -gt 0 ] || set -- differential copyup pjdfstest fsx stress fio images fuzz figures
+[ $# -gt 0 ] || set -- differential copyup limits pjdfstest fsx stress fio applications images fuzz \
+  figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS

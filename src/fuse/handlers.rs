@@ -8,6 +8,7 @@ use crate::attr::{Kind, SetAttr};
 use crate::errno::{Errno, Result};
 use crate::layer::Seek;
 use crate::name::Name;
+use crate::sys::process;
 use crate::union::{Caller, DirEntry, Found, Handle, Mode, NodeId, RenameFlag, Union};
 
 /// The longest value of an extended attribute that the kernel hands on (`XATTR_SIZE_MAX`).
@@ -137,6 +138,12 @@ pub fn lseek(union: &Union, node: NodeId, handle: Handle, offset: i64, whence: i
     };
     let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
     union.lseek(node, handle, offset, what)
+}
+
+/// What fallocate(2) and copy_file_range(2) do first: they take setuid and setgid away unless
+/// `thread` may keep them. FUSE says so of writes only.
+pub fn before_change(union: &Union, node: NodeId, thread: u32) -> Result<()> {
+    union.clear_set_id_unless(node, || process::keeps_set_id(thread))
 }
 
 /// Copies between two open files, as much of `len` as the answer can tell.

@@ -69,6 +69,27 @@ pub fn is_being_killed(thread: u32) -> bool {
     status.lines().filter_map(pending).any(|set| set & KILL != 0)
 }
 
+/// Whether a thread, by its number in this pid namespace, may change a file that is setuid or
+/// setgid without clearing that: it has `CAP_FSETID`, over all of the machine and not only in a
+/// user namespace. False where that cannot be made out.
+pub fn keeps_set_id(thread: u32) -> bool {
+    const FSETID: u64 = 1 << 4;
+    // What the kernel calls the first user namespace (`PROC_USER_INIT_INO`).
+    const INITIAL: &str = "user:[4026531837]";
+    let namespace = std::fs::read_link(format!("/proc/{thread}/ns/user"));
+    // Without user namespaces in the kernel, no process has one.
+    let is_initial = match namespace {
+        Ok(namespace) => namespace.as_os_str() == INITIAL,
+        Err(_) => !std::path::Path::new("/proc/self/ns/user").exists(),
+    };
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{thread}/status")) else {
+        return false;
+    };
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    is_initial && effective.is_some_and(|set| set & FSETID != 0)
+}
+
 /// How many descriptors this process may have open: the soft `RLIMIT_NOFILE`.
 pub fn nofile_limit() -> u64 {
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)

@@ -208,6 +208,17 @@ impl Union {
         Ok(())
     }
 
+    /// Clears setuid and setgid before a change of which nobody said whether it takes them away.
+    /// `keep` is asked only where there is something to clear.
+    pub fn clear_set_id_unless(&self, node: NodeId, keep: impl FnOnce() -> bool) -> Result<()> {
+        let node = self.node(node)?;
+        let perm = self.attr_of(&node)?.perm;
+        if without_set_id(perm) == perm || keep() {
+            return Ok(());
+        }
+        self.clear_set_id(&node)
+    }
+
     /// Makes a file or directory durable.
     pub fn fsync(&self, node: NodeId, data_only: bool) -> Result<()> {
         let node = self.node(node)?;

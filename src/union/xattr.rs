@@ -18,10 +18,10 @@ impl Union {
     /// An extended attribute as a user sees it.
     ///
     /// # Errors
-    /// `ENODATA` if there is none.
+    /// `ENODATA` if there is none; `EOPNOTSUPP` if there can be none of that name.
     pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
         let node = self.node(node)?;
-        self.xattr_of(&node, &stored(name))?.ok_or_else(|| Errno::ENODATA.into())
+        self.xattr_of(&node, &stored(name))?.ok_or_else(|| absent(name).into())
     }
 
     /// The names of the extended attributes that a user sees.
@@ -55,13 +55,14 @@ impl Union {
     /// Removes an extended attribute.
     ///
     /// # Errors
-    /// `ENODATA` if there is none; nothing has been copied up then.
+    /// As [`getxattr`](Self::getxattr); nothing has been copied up then.
     pub fn removexattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
         let upper = self.writable()?;
         let node = self.node(node)?;
+        let shown = name;
         let name = stored(name);
         if self.xattr_of(&node, &name)?.is_none() {
-            return Err(Errno::ENODATA.into());
+            return Err(absent(shown).into());
         }
         let id = self.ensure_upper(&node)?;
         upper.removexattr(id, &name)?;
@@ -88,6 +89,15 @@ impl Union {
             (None, None) => Err(crate::bug!("a node without any object")),
         }
     }
+}
+
+/// What is said of an attribute that is not there: it matters whether it could be.
+fn absent(name: &[u8]) -> Errno {
+    const FREE: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    let could_be = FREE.iter().any(|space| name.starts_with(space))
+        || name == acl::ACCESS
+        || name == acl::DEFAULT;
+    if could_be { Errno::ENODATA } else { Errno::EOPNOTSUPP }
 }
 
 fn stored(name: &[u8]) -> Vec<u8> {

@@ -73,6 +73,19 @@ fn line_22_all_names_of_a_lower_inode_follow_its_copy() {
     assert_eq!(before, fingerprint(&stand.path("lower")));
 }
 
+/// fuse-overlayfs 1.x counts the names as it comes to know them.
+#[test]
+fn line_23_the_link_count_is_right_before_any_other_name_is_seen() {
+    let mut stand = Stand::new(linked);
+    assert_eq!(stand.at("d/c").metadata().unwrap().nlink(), 3);
+    fs::remove_file(stand.at("d/c")).unwrap();
+    assert_eq!(stand.at("b").metadata().unwrap().nlink(), 2);
+    stand.remount();
+    assert_eq!(stand.at("a").metadata().unwrap().nlink(), 2);
+    fs::hard_link(stand.at("a"), stand.at("d/again")).unwrap();
+    assert_eq!(stand.at("b").metadata().unwrap().nlink(), 3);
+}
+
 #[test]
 fn line_24_inode_numbers_survive_copy_up_and_remount() {
     let mut stand = Stand::new(linked);

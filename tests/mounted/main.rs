@@ -14,12 +14,17 @@
     reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
 )]
 
+mod alike;
 mod containers;
 mod data;
 mod directories;
 mod faults;
 mod identity;
 mod killed;
+mod merging;
 mod metadata;
+mod only;
+mod options;
 mod panics;
+mod served;
 mod stand;

@@ -422,7 +422,7 @@ impl Filesystem for Driver {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -430,7 +430,9 @@ impl Filesystem for Driver {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let thread = request.pid();
         self.long("fallocate", (ino, NO_NAME), reply, move |this, _| {
+            handlers::before_change(&this.union, this.node(ino)?, thread)?;
             this.union.fallocate(this.node(ino)?, Handle(fh.0), mode, offset, length)
         });
     }
@@ -451,7 +453,7 @@ impl Filesystem for Driver {
 
     fn copy_file_range(
         &self,
-        _: &Request,
+        request: &Request,
         ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -462,7 +464,9 @@ impl Filesystem for Driver {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let thread = request.pid();
         self.long("copy_file_range", (ino_out, NO_NAME), reply, move |this, _| {
+            handlers::before_change(&this.union, this.node(ino_out)?, thread)?;
             let from = (this.node(ino_in)?, Handle(fh_in.0), offset_in);
             let to = (this.node(ino_out)?, Handle(fh_out.0), offset_out);
             handlers::copy_file_range(&this.union, from, to, len)

@@ -170,6 +170,7 @@ impl Service {
             }
             Op::Release { handle } => union.release(node, Handle(handle)),
             Op::FAllocate { handle, offset, length, mode } => {
+                handlers::before_change(union, node, request.pid)?;
                 union.fallocate(node, Handle(handle), mode, offset, length)
             }
             Op::LSeek { handle, offset, whence } => {
@@ -177,6 +178,7 @@ impl Service {
                 reply.put(&wire::LongOut { value })
             }
             Op::CopyFileRange { from, to: (to, handle, at), offset, len, wide } => {
+                handlers::before_change(union, self.node(to), request.pid)?;
                 let from = (node, Handle(from), offset);
                 let to = (self.node(to), Handle(handle), at);
                 if wide {

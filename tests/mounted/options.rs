@@ -1,0 +1,117 @@
+//! Mount options, as far as they take a mount: unknown ones, paths of any bytes, many layers.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use super::stand::{Stand, assert_ok, errno, names, plyfs};
+
+#[test]
+fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    let mount = |more: &str| {
+        let options = format!("{},{more}", stand.options());
+        plyfs(&["mount", "-o", &options]).arg(stand.path("mnt")).output().unwrap()
+    };
+    for unknown in ["colour=red", "volatil", "xino=perhaps", "ro=1"] {
+        let output = mount(unknown);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(unknown), "{unknown}: {told}");
+        assert!(!Path::new(&stand.path("work/work")).exists(), "nothing was begun");
+    }
+    // Known, and not to be had: said as well, not ignored.
+    for missing in ["squash_to_root", "uidmapping=0:1:2", "noacl"] {
+        let output = mount(missing);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(missing), "{missing}: {told}");
+    }
+    assert_ok(&mount("nodev,nosuid,noatime,default_permissions,xino=auto,index=on,_netdev"));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let at = stand.path("mnt").display().to_string();
+    let line = mounts.lines().find(|line| line.contains(&at)).unwrap();
+    for flag in ["nodev", "nosuid", "noatime"] {
+        assert!(line.contains(flag), "{line}");
+    }
+    stand.umount();
+}
+
+/// A path as an option's value has it.
+fn escaped(path: &Path) -> Vec<u8> {
+    let mut out = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        if b",:\\".contains(&byte) {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out
+}
+
+#[test]
+fn line_55_paths_of_layers_may_hold_any_bytes() {
+    let stand = Stand::unmounted(&["lower"]);
+    let odd: [&[u8]; 9] = [
+        b"a,b",
+        b"c:d",
+        b"e\\f",
+        b"g\nh",
+        b"\xff\xfe",
+        b" i ",
+        b"-j",
+        b"k\\,l\\:m\\",
+        b"\\040=\"'$",
+    ];
+    let mut options = b"lowerdir=".to_vec();
+    for (number, name) in odd.iter().enumerate() {
+        let lower = stand.path("lower").join(OsStr::from_bytes(name));
+        fs::create_dir(&lower).unwrap();
+        fs::write(lower.join(number.to_string()), name).unwrap();
+        if number > 0 {
+            options.push(b':');
+        }
+        options.extend(escaped(&lower));
+    }
+    let (upper, work) = (stand.path("up,per:\\\n"), stand.path("w,o:r\\k"));
+    let mnt = stand.path("m,n:t\\ \n");
+    for (option, path) in [("upperdir", &upper), ("workdir", &work)] {
+        fs::create_dir(path).unwrap();
+        options.extend(format!(",{option}=").bytes());
+        options.extend(escaped(path));
+    }
+    fs::create_dir(&mnt).unwrap();
+    let options = OsString::from_vec(options);
+    assert_ok(
+        &plyfs(&[OsStr::new("mount"), OsStr::new("-o"), &options]).arg(&mnt).output().unwrap(),
+    );
+    let outcome = std::panic::catch_unwind(|| {
+        assert_eq!(names(&mnt), (0..odd.len()).map(|n| n.to_string()).collect::<Vec<_>>());
+        for (number, name) in odd.iter().enumerate() {
+            assert_eq!(&fs::read(mnt.join(number.to_string())).unwrap(), name);
+        }
+        fs::write(mnt.join("0"), "changed").unwrap();
+        assert_eq!(fs::read(upper.join("0")).unwrap(), b"changed");
+    });
+    assert_ok(&plyfs(&["umount"]).arg(&mnt).output().unwrap());
+    outcome.unwrap();
+}
+
+#[test]
+fn line_55_five_hundred_layers_and_options_beyond_a_page() {
+    let layers: Vec<String> = (0..500).map(|n| format!("layer-{n:03}")).collect();
+    let mut stand = Stand::unmounted(&layers.iter().map(String::as_str).collect::<Vec<_>>());
+    for (number, name) in layers.iter().enumerate() {
+        fs::create_dir(stand.path(name).join("dir")).unwrap();
+        fs::write(stand.path(name).join("dir").join(number.to_string()), name).unwrap();
+        fs::write(stand.path(name).join("everywhere"), name).unwrap();
+    }
+    assert!(stand.options().len() > 4096);
+    stand.mount();
+    assert_eq!(names(&stand.at("dir")).len(), 500);
+    assert_eq!(fs::read_to_string(stand.at("everywhere")).unwrap(), "layer-000");
+    assert_eq!(fs::read_to_string(stand.at("dir/499")).unwrap(), "layer-499");
+    fs::remove_dir_all(stand.at("dir")).unwrap();
+    assert_eq!(errno(fs::read_dir(stand.at("dir"))), libc::ENOENT);
+    stand.remount();
+    assert_eq!(names(&stand.path("mnt")), ["everywhere"]);
+}
