@@ -98,7 +98,7 @@ impl Case {
     }
 
     fn mount_overlay(&self, upper: &str, work: &str) -> Result<Mounted, String> {
-        let options = self.options(upper, work) + ",redirect_dir=on,index=on,metacopy=off,xino=off";
+        let options = self.options(upper, work) + ",redirect_dir=on,index=on,metacopy=on,xino=off";
         let at = self.path("kmnt");
         sh("mount", &["-t", "overlay", "overlay", "-o", &options, text(&at)])?;
         Ok(Mounted(at))

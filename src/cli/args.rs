@@ -87,6 +87,8 @@ Options for -o, separated by commas:
   upperdir=DIR       where changes go; without it the mount is read-only
   workdir=DIR        an empty directory on the same filesystem as upperdir
   volatile           never sync: faster, but after a crash the upperdir is lost
+  metacopy=off       chmod, chown and the like copy a file's data, too, as before Linux 4.19;
+                     without it the data stay in the layers until they are changed
   ro, nosuid, nodev, noexec, noatime   as for mount(8)
 A backslash takes the meaning from a comma, a colon or a backslash in a path: a\\:b
 What mount(8), fuse-overlayfs and overlayfs understand beyond these is either of no effect here

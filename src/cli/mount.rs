@@ -18,7 +18,7 @@ use crate::layer::dir::DirUpper;
 use crate::store::Lock;
 use crate::sys::daemon::{self, Forked, Ready};
 use crate::sys::{fuse_mount, limits, mountinfo, process, signal};
-use crate::union::{Durability, Options, Stack, Union};
+use crate::union::{Durability, Metacopy, Options, Stack, Union};
 
 /// What is to be mounted where, and by whom it is served.
 #[derive(Debug)]
@@ -305,7 +305,9 @@ impl Plan {
         let durability =
             if self.request.options.volatile { Durability::Volatile } else { Durability::Strict };
         let read_only = self.request.options.read_only || stack.upper.is_none();
-        let union = Union::new(stack, Options { durability })
+        let whole = self.request.options.no_metacopy;
+        let metacopy = if whole { Metacopy::Off } else { Metacopy::On };
+        let union = Union::new(stack, Options { durability, metacopy })
             .map_err(|error| self.failure(&error, "'plyfs check' tells more"))?;
         let root = rustix::process::geteuid().is_root();
         let config = MountConfig {

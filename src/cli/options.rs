@@ -24,8 +24,6 @@ const IGNORED: &[&str] = &[
     "lazytime",
     "max_idle_threads=*",
     "max_threads=*",
-    "metacopy=off",
-    "metacopy=on",
     "nfs_export=off",
     "noauto",
     "nodiratime",
@@ -97,6 +95,8 @@ pub struct MountOptions {
     pub work: Option<PathBuf>,
     /// Nothing is synced; after a crash the upper must be thrown away.
     pub volatile: bool,
+    /// A change of metadata copies the data, too.
+    pub no_metacopy: bool,
     /// No changes, even where there is an upper.
     pub read_only: bool,
     /// Set-id bits have no effect.
@@ -254,6 +254,8 @@ fn apply(
         (b"lowerdir" | b"lowerdir+" | b"upperdir" | b"workdir", None) => {
             return Err(OptionError::Value(name.to_vec()));
         }
+        (b"metacopy", Some(b"on")) => options.no_metacopy = false,
+        (b"metacopy", Some(b"off")) => options.no_metacopy = true,
         (_, None) if flag(options, name) => {}
         _ if matches(IGNORED, option) => options.ignored.push(option.to_vec()),
         _ if NOT_YET.iter().any(|known| known.as_bytes() == name) => {

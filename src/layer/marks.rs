@@ -172,6 +172,8 @@ pub fn encode(mark: &Mark<'_>, namespace: Namespace) -> (Vec<u8>, Vec<u8>) {
         Mark::Nlink(nlink) => (Tag::Nlink, encode_nlink(*nlink)),
         Mark::LowerNlink(nlink) => (Tag::LowerNlink, nlink.to_string().into_bytes()),
         Mark::Origin(handle) => (Tag::Origin, handle.to_vec()),
+        // As Linux before 6.6 wrote it, and later ones do without fs-verity.
+        Mark::Metacopy => (Tag::Metacopy, Vec::new()),
     };
     (tag.stored(namespace), value)
 }

@@ -144,6 +144,8 @@ pub enum Mark<'a> {
     LowerNlink(u32),
     /// `overlay.origin`: the lower object this is a copy of, as [`Layer::handle`] gives it
     Origin(&'a [u8]),
+    /// `overlay.metacopy`, empty: the file holds metadata only, its data are in the layers below
+    Metacopy,
 }
 
 /// One name of a directory of one layer.

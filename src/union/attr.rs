@@ -23,6 +23,12 @@ pub(super) fn without_set_id(perm: u16) -> u16 {
     perm
 }
 
+/// What the data take that a file in the upper layer has below: its own blocks are none.
+pub(super) fn blocks_below(lowers: &[Lower]) -> Result<u64> {
+    let Some(data) = lowers.last() else { return Ok(0) };
+    Ok(data.layer().attr(data.id())?.blocks)
+}
+
 impl Union {
     /// The attributes.
     pub fn getattr(&self, node: NodeId) -> Result<Attr> {
@@ -31,10 +37,10 @@ impl Union {
     }
 
     pub(super) fn attr_of(&self, node: &Node) -> Result<Attr> {
-        let (upper, lowers, dead, links) = {
+        let (upper, lowers, dead, metacopy, links) = {
             let state = node.state()?;
             let links = state.links().cloned();
-            (state.upper.clone(), state.lowers.clone(), state.dead, links)
+            (state.upper.clone(), state.lowers.clone(), state.dead, state.metacopy, links)
         };
         let lowers = lowers.as_deref().unwrap_or_default();
         let (attr, layers) = match (&upper, lowers.first()) {
@@ -43,6 +49,9 @@ impl Union {
             (None, None) => return Err(crate::bug!("a node without any object")),
         };
         let mut attr = shown(attr, node.ino, layers, links.as_ref());
+        if metacopy {
+            attr.blocks = blocks_below(lowers)?;
+        }
         if dead {
             attr.nlink = 0;
         }
@@ -72,7 +81,11 @@ impl Union {
         if set == SetAttr::default() {
             return self.attr_of(&node);
         }
-        let id = self.ensure_upper_len(&node, set.size.unwrap_or(u64::MAX))?;
+        let id = match set.size {
+            Some(size) => self.ensure_upper_len(&node, size)?,
+            None => self.ensure_upper_metadata(&node)?,
+        };
+        let _filled = Self::not_while_filled(&node)?;
         upper.setattr(id, &set)?;
         self.attr_of(&node)
     }

@@ -4,8 +4,8 @@
 //! copied up first, from the top; nothing but the latch of the node being copied is held, and its
 //! place is read again once the latch is.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLockReadGuard};
 
 use crate::attr::{Attr, Kind, SetAttr, SetTime};
 use crate::errno::{Errno, Error, Result};
@@ -15,7 +15,7 @@ use crate::name::Name;
 
 use super::index::{index_key, origin_of};
 use super::node::{Links, Lower, Node, Orphan, Place, UpperRef};
-use super::{Durability, Union, interrupt};
+use super::{Durability, Metacopy, Union, interrupt};
 
 /// Bytes copied between two looks at whether to go on.
 const PIECE: u64 = 8 << 20;
@@ -23,22 +23,42 @@ const PIECE: u64 = 8 << 20;
 /// Security attributes that a write to the file removes: set after the data.
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// How much of a regular file a copy-up copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All but its data, which are read from below until they are changed.
+    Metadata,
+    /// The first so many bytes, too.
+    Bytes(u64),
+}
+
 impl Union {
     /// The node's object in the upper layer, with all its content.
     pub(super) fn ensure_upper(&self, node: &Arc<Node>) -> Result<Id> {
-        self.ensure_upper_len(node, u64::MAX)
+        self.ensure_part(node, Part::Bytes(u64::MAX))
     }
 
     /// As [`ensure_upper`](Self::ensure_upper), but of a regular file that must be copied now, only
     /// the first `len` bytes: the caller truncates it to that.
     pub(super) fn ensure_upper_len(&self, node: &Arc<Node>, len: u64) -> Result<Id> {
+        self.ensure_part(node, Part::Bytes(len))
+    }
+
+    /// As [`ensure_upper`](Self::ensure_upper), but of a regular file only the metadata: the caller
+    /// changes nothing else.
+    pub(super) fn ensure_upper_metadata(&self, node: &Arc<Node>) -> Result<Id> {
+        self.ensure_part(node, Part::Metadata)
+    }
+
+    fn ensure_part(&self, node: &Arc<Node>, part: Part) -> Result<Id> {
         self.writable()?;
         let mut chain = vec![Arc::clone(node)];
         loop {
             let Some(top) = chain.last().cloned() else { return self.upper_id(node) };
             let (done, place) = {
                 let state = top.state()?;
-                (state.upper.is_some() && !state.metacopy, state.place.clone())
+                let enough = !state.metacopy || (chain.len() == 1 && part == Part::Metadata);
+                (state.upper.is_some() && enough, state.place.clone())
             };
             if done {
                 chain.pop();
@@ -50,8 +70,8 @@ impl Union {
                 chain.push(place.parent);
                 continue;
             }
-            let len = if chain.len() == 1 { len } else { u64::MAX };
-            self.copy_up(&top, len)?;
+            let part = if chain.len() == 1 { part } else { Part::Bytes(u64::MAX) };
+            self.copy_up(&top, part)?;
         }
     }
 
@@ -64,21 +84,24 @@ impl Union {
 
     /// Copies one node up whose parent is. Does nothing if its place changed meanwhile: the caller
     /// looks again.
-    fn copy_up(&self, node: &Arc<Node>, len: u64) -> Result<()> {
+    fn copy_up(&self, node: &Arc<Node>, part: Part) -> Result<()> {
         let _latch = node.latch_write_or_stop()?;
         let (upper, place, metacopy, lowers) = {
             let state = node.state()?;
             (state.upper.clone(), state.place.clone(), state.metacopy, state.lowers.clone())
         };
         if let Some(upper) = upper {
-            return if metacopy { self.fill(node, &upper, len) } else { Ok(()) };
+            return match part {
+                Part::Bytes(len) if metacopy => self.fill(node, &upper, len),
+                _ => Ok(()),
+            };
         }
         let Some(lowers) = lowers.filter(|lowers| !lowers.is_empty()) else {
             return Err(crate::bug!("a node without any object"));
         };
-        let Some(place) = place else { return self.copy_orphan(node, &lowers, len) };
+        let Some(place) = place else { return self.copy_orphan(node, &lowers, part) };
         let Some(parent) = place.parent.upper()? else { return Ok(()) };
-        let copied = self.copy_to(node, &lowers, &place, parent.id(), len);
+        let copied = self.copy_to(node, &lowers, &place, parent.id(), part);
         copied.map_err(|error| {
             let name = place.name.as_name();
             tracing::debug!(name = %name, %error, "copy-up failed");
@@ -92,13 +115,14 @@ impl Union {
         lowers: &[Lower],
         place: &Place,
         dir: Id,
-        len: u64,
+        part: Part,
     ) -> Result<()> {
         let upper = self.writable()?;
         let Some(top) = lowers.first() else { return Err(Errno::EIO.into()) };
         let attr = top.layer().attr(top.id())?;
         let linked = attr.nlink > 1 && node.kind != Kind::Dir;
-        let mut staged = self.stage_copy(node, lowers, &attr, len, linked)?;
+        let part = self.part_to_copy(node.kind, &attr, part);
+        let mut staged = self.stage_copy(node, lowers, &attr, part, linked)?;
         let real = upper.attr(staged.id).map(|attr| attr.ino);
         let name = place.name.as_name();
         let published = real.and_then(|real| {
@@ -124,7 +148,29 @@ impl Union {
         if links.is_some() {
             self.links_changed();
         }
-        self.switch(node, Self::upper_ref(upper, staged.id, real), links)
+        let copy = Self::upper_ref(upper, staged.id, real);
+        if part == Part::Metadata {
+            let mut state = node.state()?;
+            state.upper = Some(copy);
+            // Who has it open goes on reading what lies below.
+            state.metacopy = true;
+            return Ok(());
+        }
+        self.switch(node, copy, links)
+    }
+
+    /// Whether metadata alone will do. Not of a file with several names: the index leads to its
+    /// copy from names under which the data could not be found. Nor of an empty one, whose data
+    /// cost nothing.
+    fn part_to_copy(&self, kind: Kind, attr: &Attr, part: Part) -> Part {
+        let possible = self.options.metacopy == Metacopy::On
+            && kind == Kind::File
+            && attr.nlink == 1
+            && attr.size > 0;
+        match part {
+            Part::Metadata if !possible => Part::Bytes(u64::MAX),
+            part => part,
+        }
     }
 
     /// Publishes the copy of a hard link: into the index first, then at its name. Between the two,
@@ -154,11 +200,12 @@ impl Union {
 
     /// The copy of a file whose last name is gone, for those who have it open: it never leaves the
     /// work directory, and is discarded with the node.
-    fn copy_orphan(&self, node: &Arc<Node>, lowers: &[Lower], len: u64) -> Result<()> {
+    fn copy_orphan(&self, node: &Arc<Node>, lowers: &[Lower], part: Part) -> Result<()> {
+        let part = if part == Part::Metadata { Part::Bytes(u64::MAX) } else { part };
         let upper = self.writable()?;
         let Some(top) = lowers.first() else { return Err(Errno::EIO.into()) };
         let attr = top.layer().attr(top.id())?;
-        let staged = self.stage_copy(node, lowers, &attr, len, false)?;
+        let staged = self.stage_copy(node, lowers, &attr, part, false)?;
         let id = staged.id;
         let orphan = Orphan::new(Arc::clone(upper), staged, false);
         let real_ino = upper.attr(id)?.ino;
@@ -168,13 +215,13 @@ impl Union {
         self.switch(node, UpperRef { held, real_ino }, None)
     }
 
-    /// Makes a complete copy in the work directory.
+    /// Makes a copy, complete as far as it goes, in the work directory.
     fn stage_copy(
         &self,
         node: &Node,
         lowers: &[Lower],
         attr: &Attr,
-        len: u64,
+        part: Part,
         linked: bool,
     ) -> Result<Staged> {
         let upper = self.writable()?;
@@ -201,6 +248,9 @@ impl Union {
             marks.push(Mark::LowerNlink(attr.nlink));
             marks.push(Mark::Nlink(Nlink { base: NlinkBase::Lower, delta: 0 }));
         }
+        if part == Part::Metadata {
+            marks.push(Mark::Metacopy);
+        }
         // A file is closed to everybody until its data are there, and its attributes are set after
         // them: a write removes capabilities and may clear set-id bits.
         let file = node.kind == Kind::File;
@@ -208,8 +258,13 @@ impl Union {
         let (uid, gid) = (attr.uid, attr.gid);
         let staged = upper.stage(&New { what, perm, uid, gid, xattrs: early, marks: &marks })?;
         let finished = if file {
-            let source = data.layer().open(data.id());
-            source.and_then(|source| self.fill_file(&staged, &*source, attr, len, &xattrs))
+            match part {
+                Part::Metadata => self.fill_metadata(&staged, attr, &xattrs),
+                Part::Bytes(len) => {
+                    let source = data.layer().open(data.id());
+                    source.and_then(|from| self.fill_file(&staged, &*from, attr, len, &xattrs))
+                }
+            }
         } else {
             upper.setattr(staged.id, &times_of(attr)).map(drop)
         };
@@ -220,6 +275,21 @@ impl Union {
                 Err(error)
             }
         }
+    }
+
+    /// Gives a file without data its size, and all that it shows but them.
+    fn fill_metadata(
+        &self,
+        staged: &Staged,
+        attr: &Attr,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<()> {
+        let upper = self.writable()?;
+        upper.open_write(staged.id)?.set_len(attr.size)?;
+        for (name, value) in xattrs {
+            upper.setxattr(staged.id, name, value, 0)?;
+        }
+        upper.setattr(staged.id, &SetAttr { perm: Some(attr.perm), ..times_of(attr) }).map(drop)
     }
 
     fn fill_file(
@@ -276,6 +346,13 @@ impl Union {
         to.set_len(len)
     }
 
+    /// Keeps the data of a metacopy file from being filled in while its metadata are changed: the
+    /// filling ends by setting those that it found when it began.
+    pub(super) fn not_while_filled(node: &Node) -> Result<Option<RwLockReadGuard<'_, ()>>> {
+        let metacopy = node.state()?.metacopy;
+        metacopy.then(|| node.latch_read()).transpose()
+    }
+
     /// Gives a metacopy file its data, in place. Until the mark is gone they are not looked at, so
     /// a crash in between changes nothing.
     fn fill(&self, node: &Arc<Node>, copy: &UpperRef, len: u64) -> Result<()> {
@@ -288,18 +365,23 @@ impl Union {
         let source = data.layer().open(data.id())?;
         let to = upper.open_write(copy.id())?;
         let capability = upper.getxattr(copy.id(), CAPABILITY)?;
-        if len > 0 {
+        let copied = if len > 0 {
             let origin = data.layer().attr(data.id())?;
             let attr = Attr { size: origin.size, blocks: origin.blocks, ..attr };
-            self.copy_data(&*source, &*to, &attr, len)?;
-        }
-        // Not to the full size: a tail of zeros is neither the old content nor the new one.
-        to.set_len(len)?;
+            self.copy_data(&*source, &*to, &attr, len)
+        } else {
+            Ok(())
+        };
+        // Not to the full size: a tail of zeros is neither the old content nor the new one. But if
+        // it failed, the file is as before.
+        let size = if copied.is_ok() { len } else { attr.size };
+        to.set_len(size)?;
         if let Some(value) = capability {
             upper.setxattr(copy.id(), CAPABILITY, &value, 0)?;
         }
-        let times = if len < attr.size { SetAttr::default() } else { times_of(&attr) };
+        let times = if size < attr.size { SetAttr::default() } else { times_of(&attr) };
         upper.setattr(copy.id(), &SetAttr { perm: Some(attr.perm), ..times })?;
+        copied?;
         if self.options.durability == Durability::Strict {
             to.sync(false)?;
         }

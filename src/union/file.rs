@@ -229,6 +229,8 @@ impl Union {
         }
         match node.kind {
             Kind::Dir => upper.sync_dir(object.id()),
+            // What is open are the data below, which nobody has changed.
+            Kind::File if node.state()?.metacopy => upper.open_write(object.id())?.sync(data_only),
             Kind::File => self.file(&node, false, false)?.sync(data_only),
             _ => Ok(()),
         }

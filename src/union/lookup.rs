@@ -9,6 +9,7 @@ use crate::errno::Result;
 use crate::layer::{Entry, Id, Lookup, Marks, NlinkBase, WhiteoutForm};
 use crate::name::Name;
 
+use super::attr::blocks_below;
 use super::descend::{Below, Start, dangling, refuse_unknown, starts};
 use super::ino;
 use super::node::{Links, Lower, Node, Place, State, UpperRef};
@@ -262,7 +263,10 @@ impl Union {
             }
             _ => self.inos.map(upper.fs(), attr.ino),
         };
-        let attr = shown(attr, ino, 1 + lowers.len(), links.as_ref());
+        let mut attr = shown(attr, ino, 1 + lowers.len(), links.as_ref());
+        if marks.metacopy {
+            attr.blocks = blocks_below(&lowers)?;
+        }
         let upper = Some(reference);
         let links_version = links.as_ref().map(|_| version);
         let kind = attr.kind;

@@ -64,11 +64,24 @@ pub enum Durability {
     Volatile,
 }
 
+/// Whether a change of metadata alone copies a file's metadata alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metacopy {
+    /// It does: the data stay below until they are changed, and who reads the upper layer needs
+    /// those below it.
+    #[default]
+    On,
+    /// It copies the whole file.
+    Off,
+}
+
 /// Every switch of a union, with its default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// When copied-up data must be durable.
     pub durability: Durability,
+    /// What a change of metadata copies.
+    pub metacopy: Metacopy,
 }
 
 /// Who asks: for the owner of new objects and for set-id rules. Permission to do it has been

@@ -44,7 +44,8 @@ impl Union {
                 _ => {}
             }
         }
-        let id = self.ensure_upper(&node)?;
+        let id = self.ensure_upper_metadata(&node)?;
+        let _filled = Self::not_while_filled(&node)?;
         upper.setxattr(id, &name, value, flags)?;
         if name == acl::DEFAULT {
             node.state()?.default_acl = true;
@@ -64,7 +65,8 @@ impl Union {
         if self.xattr_of(&node, &name)?.is_none() {
             return Err(absent(shown).into());
         }
-        let id = self.ensure_upper(&node)?;
+        let id = self.ensure_upper_metadata(&node)?;
+        let _filled = Self::not_while_filled(&node)?;
         upper.removexattr(id, &name)?;
         if name == acl::DEFAULT {
             node.state()?.default_acl = false;

@@ -22,6 +22,7 @@ mod faults;
 mod identity;
 mod killed;
 mod merging;
+mod metacopy;
 mod metadata;
 mod only;
 mod options;

@@ -63,7 +63,9 @@ fn what_other_tools_pass_is_listed_as_ignored() {
     let passed = "lowerdir=l,default_permissions,fsname=x,subtype=y,xino=auto,redirect_dir=on,\
                   index=on,metacopy=on,userxattr,timeout=5,_netdev,nofail,x-systemd.automount";
     let options = one(passed).unwrap();
-    assert_eq!(options.ignored.len(), 12);
+    assert_eq!(options.ignored.len(), 11);
+    assert!(!options.no_metacopy, "metacopy=on is no news, but counts");
+    assert!(one("lowerdir=l,metacopy=off").unwrap().no_metacopy);
 }
 
 #[test]

@@ -259,6 +259,7 @@ fn told(new: &New<'_>) -> Marks {
             Mark::LowerNlink(nlink) => told.lower_nlink = Some(nlink),
             Mark::Nlink(nlink) => told.nlink = Some(nlink),
             Mark::Origin(origin) => told.origin = Some(origin.into()),
+            Mark::Metacopy => told.metacopy = true,
         }
     }
     if told.nlink.is_none() {

@@ -97,6 +97,7 @@ impl Node {
             Mark::LowerNlink(nlink) => self.marks.lower_nlink = Some(*nlink),
             Mark::Nlink(nlink) => self.marks.nlink = Some(*nlink),
             Mark::Origin(handle) => self.marks.origin = Some((*handle).into()),
+            Mark::Metacopy => self.marks.metacopy = true,
         }
     }
 }
