@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """plyfs, kernel overlayfs and fuse-overlayfs on the same jobs, interleaved; prints Markdown.
 
-As root: scripts/bench.py [--rounds 5] [--dir DIR] [--only NAME,...] [--json FILE]
+As root: scripts/bench.py [--rounds 5] [--dir DIR] [--only NAME,...] [--drivers] [--json FILE]
 Every round of every job gets a fresh upper and a fresh mount; the order of the filesystems turns
 from round to round. DIR (default /var/tmp) needs 5 GiB on the filesystem to be measured.
 """
@@ -39,8 +39,12 @@ def stack(at):
     return f"lowerdir={at / 'lower'},upperdir={at / 'upper'},workdir={at / 'work'}"
 
 
+def plyfs(at, *flags):
+    run(TOP / "target/release/plyfs", "mount", *flags, "-o", stack(at), at / "mnt")
+
+
 TARGETS = {
-    "plyfs": lambda at: run(TOP / "target/release/plyfs", "mount", "-o", stack(at), at / "mnt"),
+    "plyfs": plyfs,
     "overlayfs": lambda at: run("mount", "-t", "overlay", "overlay", "-o", stack(at), at / "mnt"),
     "fuse-overlayfs": lambda at: run("fuse-overlayfs", "-o", stack(at), at / "mnt"),
 }
@@ -133,7 +137,7 @@ def measure(at, target, name):
 def version(target):
     if target == "overlayfs":
         return f"Linux {platform.release()}, mount options at their defaults"
-    program = TOP / "target/release/plyfs" if target == "plyfs" else target
+    program = TOP / "target/release/plyfs" if target.startswith("plyfs") else target
     return text(program, "--version").splitlines()[0]
 
 
@@ -145,11 +149,12 @@ def cell(samples):
 def report(results, rounds, at):
     print(f"{rounds} interleaved rounds; median (least to most) in milliseconds; ratio of medians,")
     print("plyfs to the other: below 1 is faster.\n")
-    print("| job | " + " | ".join(TARGETS) + " | to overlayfs | to fuse-overlayfs |")
-    print("|---" * (len(TARGETS) + 3) + "|")
+    others = [target for target in TARGETS if target != "plyfs"]
+    print("| job | " + " | ".join(TARGETS) + " | to " + " | to ".join(others) + " |")
+    print("|---" * (len(TARGETS) + len(others) + 1) + "|")
     for name, by_target in results.items():
         median = {target: statistics.median(samples) for target, samples in by_target.items()}
-        ratios = [f"{median['plyfs'] / median[t]:.2f}" for t in ("overlayfs", "fuse-overlayfs")]
+        ratios = [f"{median['plyfs'] / median[t]:.2f}" for t in others]
         print(f"| {name} | " + " | ".join(map(cell, by_target.values())), end=" | ")
         print(" | ".join(ratios), "|")
     load, memory = os.getloadavg()[0], os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -164,8 +169,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", default="/var/tmp")
     parser.add_argument("--only", help="substrings of job names, separated by commas")
+    parser.add_argument("--drivers", action="store_true", help="also plyfs on the crate fuser")
     parser.add_argument("--json", help="also write every sample to this file")
     arguments = parser.parse_args()
+    if arguments.drivers:
+        TARGETS["plyfs, driver fuser"] = lambda at: plyfs(at, "--driver=fuser")
     wanted = (arguments.only or "").split(",")
     names = [name for name in JOBS if any(part in name for part in wanted)]
     at = Path(tempfile.mkdtemp(prefix="plyfs-bench.", dir=arguments.dir))

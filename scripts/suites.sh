@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The long suites, by name; all of them without one: differential, copyup, limits, images, fuzz,
-# figures.
+# The long suites, by name; all of them without one: differential, copyup, limits, pjdfstest, fsx,
+# stress, fio, applications, images, fuzz, figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -20,12 +20,51 @@ copyup() {
   PLYFS_COPY_UP_MIB=1024 cargo test --release --test ceilings -- --nocapture copied_up
 }
 
+# Other people's suites, on plyfs and on the plain ext4 below it; scripts/posix.py says what counts.
+# pjdfstest asks for every rule of POSIX that can be asked for.
+pjdfstest() {
+  need mkfs.ext4:e2fsprogs cc:gcc
+  dpkg-query --status libacl1-dev >/dev/null 2>&1 || apt-get install --yes -qq libacl1-dev
+  command -v pjdfstest >/dev/null || cargo install pjdfstest
+  posix pjdfstest
+}
+
+# Random reads, writes, mappings, truncations of files that others hold open and mapped.
+fsx() {
+  command -v fsx >/dev/null || cargo install fsx
+  posix fsx
+}
+
+# The stressors of stress-ng's class "filesystem", each for PLYFS_STRESS_SECONDS (5).
+stress() {
+  need stress-ng:stress-ng
+  posix stress
+}
+
+# What is written by one of many ways of writing is read back.
+fio() {
+  need fio:fio
+  posix fio
+}
+
+# posix SUITE: on the file systems of PLYFS_POSIX_FS; overlayfs and fuse-overlayfs are others.
+posix() {
+  cargo build --release
+  scripts/posix.py "$1" --fs "${PLYFS_POSIX_FS:-ext4,plyfs}" --dir "${TMPDIR:-/var/tmp}"
+}
+
 # A directory of a million entries, and 200,000 nodes at once with 20,000 descriptors. 4 GiB of
 # room.
 limits() {
   cargo build --release
   scripts/limits.py entries target/release/plyfs
   scripts/limits.py nodes target/release/plyfs
+}
+
+# What people run: package managers, git, databases, compilers. Needs mirrors, and 4 GiB of room.
+applications() {
+  cargo build --release
+  TMPDIR=${TMPDIR:-/var/tmp} scripts/applications.sh target/release/plyfs
 }
 
 # Images of other people's tools, large ones too: what plyfs shows of them is what umoci unpacks.
@@ -98,7 +137,8 @@ figures() {
   scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
 }
 
-[ $# -gt 0 ] || set -- differential copyup limits images fuzz figures
+[ $# -gt 0 ] || set -- differential copyup limits pjdfstest fsx stress fio applications images fuzz \
+  figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS

@@ -1,6 +1,6 @@
-//! Mounting a FUSE filesystem: mount(2) where we may, `fusermount3` where we may not.
+//! Mounting a FUSE filesystem: by the mount API where we may, by `fusermount3` where we may not.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno as Raw;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
@@ -62,33 +62,54 @@ pub fn mount(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
         // The helper opens it as this user, too: there is no way around.
         Err(errno) => return Err(errno).context(|| format!("cannot open {DEVICE}")),
     };
-    let mut flags = MountFlags::empty();
-    for (on, flag) in [
-        (mount.read_only, MountFlags::RDONLY),
-        (mount.nosuid, MountFlags::NOSUID),
-        (mount.nodev, MountFlags::NODEV),
-        (mount.noexec, MountFlags::NOEXEC),
-        (mount.noatime, MountFlags::NOATIME),
-    ] {
-        flags.set(flag, on);
-    }
-    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
-    let mut data = format!(
-        "fd={},rootmode=40755,user_id={},group_id={},default_permissions",
-        device.as_raw_fd(),
-        uid.as_raw(),
-        gid.as_raw(),
-    );
-    if mount.allow_other {
-        data.push_str(",allow_other");
-    }
-    let data = CString::new(data).map_err(|_| Errno::EINVAL)?;
-    let fstype = format!("fuse.{}", mount.subtype);
-    match rustix::mount::mount(mount.source, target, fstype, flags, data.as_c_str()) {
+    match mount_by_api(&device, target, mount) {
         Ok(()) => Ok(device),
         Err(Raw::PERM) => mount_by_helper(target, mount),
-        Err(errno) => Err(errno).context(|| "mount(2)"),
+        Err(errno) => Err(errno).context(|| "mounting"),
     }
+}
+
+/// Mounts by descriptors: made where nobody sees it, and attached when it is complete.
+fn mount_by_api(
+    device: &OwnedFd,
+    target: &Path,
+    mount: &FuseMount<'_>,
+) -> std::result::Result<(), Raw> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let at = rustix::fs::open(target, flags, Mode::empty())?;
+    let context = rustix::mount::fsopen(c"fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    for (key, value) in [
+        ("source", mount.source),
+        ("subtype", mount.subtype),
+        ("fd", &device.as_raw_fd().to_string()),
+        ("rootmode", "40755"),
+        ("user_id", &uid.as_raw().to_string()),
+        ("group_id", &gid.as_raw().to_string()),
+    ] {
+        rustix::mount::fsconfig_set_string(&context, key, value)?;
+    }
+    for (on, key) in
+        [(true, "default_permissions"), (mount.allow_other, "allow_other"), (mount.read_only, "ro")]
+    {
+        if on {
+            rustix::mount::fsconfig_set_flag(&context, key)?;
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    let mut attributes = MountAttrFlags::empty();
+    for (on, attribute) in [
+        (mount.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        (mount.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (mount.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (mount.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (mount.noatime, MountAttrFlags::MOUNT_ATTR_NOATIME),
+    ] {
+        attributes.set(attribute, on);
+    }
+    let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&made, c"", &at, c"", how)
 }
 
 /// Opens [`DEVICE`] for a new connection.

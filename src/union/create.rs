@@ -87,8 +87,10 @@ impl Union {
             let file = Arc::clone(file);
             let mut state = made.node.state()?;
             // Somebody else may have looked it up and opened it already.
-            let handles = 1 + state.open.as_ref().map_or(0, |open| open.handles);
-            let open = Open { handles, file, writable: true, stale: false };
+            let before = state.open.as_ref();
+            let handles = 1 + before.map_or(0, |open| open.handles);
+            let executed = before.map_or(0, |open| open.executed);
+            let open = Open { handles, executed, file, writable: true, stale: false };
             let before = state.open.replace(Box::new(open));
             drop(state);
             drop(before);

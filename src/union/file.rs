@@ -11,20 +11,35 @@ use super::attr::without_set_id;
 use super::node::{Node, Open};
 use super::{Durability, Handle, NodeId, Union};
 
+/// Among the flags of the open by which execve(2) gets at a program (`include/linux/fs.h`); it is
+/// closed when the last process that runs it ends.
+const FMODE_EXEC: i32 = 0x20;
+
 impl Handle {
     /// The handle of an open with these flags, as in open(2).
     pub fn of_flags(flags: i32) -> Self {
-        Self(u64::try_from(flags & libc::O_ACCMODE).unwrap_or_default())
+        Self(u64::try_from(flags & (libc::O_ACCMODE | FMODE_EXEC)).unwrap_or_default())
+    }
+
+    fn has(self, flags: i32) -> bool {
+        u64::try_from(flags).is_ok_and(|flags| self.0 & flags != 0)
     }
 
     fn writes(self) -> bool {
-        self.0 != 0
+        self.has(libc::O_ACCMODE)
+    }
+
+    fn executes(self) -> bool {
+        self.has(FMODE_EXEC)
     }
 }
 
 impl Union {
     /// Opens a regular file; opening for writing copies it up, `O_TRUNC` without its data. A
     /// truncation with `kill_set_id` clears setuid and setgid ([`SetAttr::kill_set_id`]).
+    ///
+    /// # Errors
+    /// `ETXTBSY` if an open for reading is to truncate a program that runs.
     pub fn open(&self, node: NodeId, flags: i32, kill_set_id: bool) -> Result<Handle> {
         let node = self.node(node)?;
         match node.kind {
@@ -38,6 +53,11 @@ impl Union {
         let truncate = flags & libc::O_TRUNC != 0;
         if handle.writes() || truncate {
             self.writable()?;
+            if !handle.writes() && node.state()?.open.as_ref().is_some_and(|it| it.executed > 0) {
+                // The kernel says so, too, but for an open that only truncates it does when we
+                // have done it (`handle_truncate` in `fs/namei.c`, after `vfs_open`).
+                return Err(Errno::ETXTBSY.into());
+            }
             self.ensure_upper_len(&node, if truncate { 0 } else { u64::MAX })?;
             let file = self.file(&node, true, true)?;
             if truncate && let Err(error) = self.truncate_open(&node, &*file, kill_set_id) {
@@ -46,6 +66,11 @@ impl Union {
             }
         } else {
             self.file(&node, false, true)?;
+            if handle.executes()
+                && let Some(open) = node.state()?.open.as_mut()
+            {
+                open.executed += 1;
+            }
         }
         Ok(handle)
     }
@@ -103,7 +128,7 @@ impl Union {
                 None if !count => {}
                 None => {
                     let file = Arc::clone(&file);
-                    let open = Open { handles: 1, file, writable, stale: false };
+                    let open = Open { handles: 1, executed: 0, file, writable, stale: false };
                     state.open = Some(Box::new(open));
                 }
             }
@@ -112,8 +137,13 @@ impl Union {
     }
 
     /// Ends one open.
-    pub fn release(&self, node: NodeId, _handle: Handle) -> Result<()> {
+    pub fn release(&self, node: NodeId, handle: Handle) -> Result<()> {
         let node = self.node(node)?;
+        if handle.executes()
+            && let Some(open) = node.state()?.open.as_mut()
+        {
+            open.executed = open.executed.saturating_sub(1);
+        }
         self.close(&node)
     }
 

@@ -123,6 +123,8 @@ impl Lower {
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) handles: u32,
+    /// How many of them processes are running from.
+    pub(super) executed: u32,
     pub(super) file: Arc<dyn Data>,
     pub(super) writable: bool,
     /// The file is no longer the node's: to be opened anew before its next use.

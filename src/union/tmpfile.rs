@@ -43,7 +43,7 @@ impl Union {
         let attr = upper.attr(id)?;
         let file = upper.open_write(id)?;
         let node = self.nameless(upper, id, attr.ino, orphan)?;
-        let open = Open { handles: 1, file, writable: true, stale: false };
+        let open = Open { handles: 1, executed: 0, file, writable: true, stale: false };
         node.state()?.open = Some(Box::new(open));
         let mut attr = shown(attr, node.ino, 1, None);
         attr.nlink = 0;

@@ -53,12 +53,15 @@ impl Stand {
         self.dir.path().join("root")
     }
 
-    /// What is mounted on the host, each with its number; without what others mount and unmount in
-    /// temporary directories at the same time.
+    /// What is mounted on the host, each with its number, as far as a container may have done it:
+    /// in the stand's directory, or of a type that containers get anew. Others mount and unmount
+    /// at the same time.
     pub(crate) fn mounts(&self) -> Vec<Mount> {
         let mut mounts = mountinfo::read().unwrap();
+        let of_containers = ["proc", "sysfs", "devpts", "mqueue"];
         mounts.retain(|mount| {
-            mount.point.starts_with(self.dir()) || !mount.point.starts_with(std::env::temp_dir())
+            let kind = mount.fs_type.to_str();
+            mount.point.starts_with(self.dir()) || kind.is_some_and(|k| of_containers.contains(&k))
         });
         mounts
     }

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::process::Command;
 
 use super::stand::{Stand, errno, fingerprint, rerrno, run};
 
@@ -248,4 +249,30 @@ fn line_36_file_flags_are_refused_as_a_filesystem_without_them_does() {
     let file = File::open(stand.at("f")).unwrap();
     let refused = rustix::fs::ioctl_getflags(&file).unwrap_err();
     assert!([rustix::io::Errno::NOTTY, rustix::io::Errno::OPNOTSUPP].contains(&refused));
+}
+
+#[test]
+fn line_37_a_program_that_runs_is_not_written_to() {
+    let stand = Stand::new(|lower| {
+        fs::copy("/bin/sleep", lower.join("sleep")).unwrap();
+    });
+    let path = stand.at("sleep");
+    let was = fs::read(&path).unwrap();
+    let writer = OpenOptions::new().write(true).open(&path).unwrap();
+    assert_eq!(errno(Command::new(&path).arg("0").spawn()), libc::ETXTBSY);
+    drop(writer);
+    let mut child = Command::new(&path).arg("60").spawn().unwrap();
+    assert_eq!(errno(OpenOptions::new().write(true).open(&path)), libc::ETXTBSY);
+    let truncate = || OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(&path);
+    assert_eq!(errno(truncate()), libc::ETXTBSY);
+    let now = fs::read(&path).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(now == was, "the program was cut to {} bytes under the one who runs it", now.len());
+    // Its end reaches the server a moment after whoever waits for it.
+    let opened = (0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        truncate().is_ok()
+    });
+    assert!(opened && path.metadata().unwrap().len() == 0);
 }
