@@ -28,3 +28,4 @@ mod options;
 mod panics;
 mod served;
 mod stand;
+mod unprivileged;
