@@ -342,15 +342,19 @@ fn documents(file: &File, exists: &dyn Fn(&Path) -> bool, tests: &BTreeSet<Strin
     found
 }
 
-/// The names of all test functions: `#[test]` ones, and those in a `proptest!`.
+/// The names of all test functions: `#[test]` ones, and those in a `proptest!`. Each alone, and
+/// after its file, as `mounted::data::name`.
 fn test_names(files: &[File]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in files {
+        let path = file.path.trim_start_matches("src/").trim_start_matches("tests/");
+        let module = path.trim_end_matches(".rs").trim_end_matches("/main").replace('/', "::");
         let mut marked = false;
         for line in file.text.lines().map(str::trim) {
             marked |= line == "#[test]";
             if let Some(rest) = line.strip_prefix("fn ").filter(|_| marked) {
-                names.extend(rest.split('(').next().map(str::to_owned));
+                let name = rest.split('(').next().unwrap();
+                names.extend([name.to_owned(), format!("{module}::{name}")]);
                 marked = false;
             }
         }
@@ -522,6 +526,6 @@ fn bare_dependencies_loose_scripts_and_dead_links_are_found() {
 #[test]
 fn test_names_are_collected() {
     let text = "#[test]\nfn one() {}\nfn two() {}\n#[test]\n#[cfg(x)]\nfn three() {}\n";
-    let names = test_names(&[File::new("tests/x.rs", text)]);
-    assert_eq!(names, BTreeSet::from(["one".to_owned(), "three".to_owned()]));
+    let names = test_names(&[File::new("tests/x.rs", text), File::new("tests/y/main.rs", "")]);
+    assert_eq!(names, BTreeSet::from(["one", "three", "x::one", "x::three"].map(str::to_owned)));
 }

@@ -133,7 +133,6 @@ fn line_26_a_lock_from_before_copy_up_excludes_one_from_after() {
     flock(&after, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
 
-/// Kernel overlayfs loses the watch: it stays on the lower inode.
 #[test]
 fn line_26_inotify_on_a_lower_file_fires_after_copy_up() {
     use rustix::fs::inotify;

@@ -29,3 +29,4 @@ mod options;
 mod panics;
 mod served;
 mod stand;
+mod unprivileged;

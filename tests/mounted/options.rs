@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::stand::{Stand, assert_ok, errno, names, plyfs};
+use super::stand::{Stand, assert_ok, names, plyfs};
 
 #[test]
 fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
@@ -102,16 +102,19 @@ fn line_55_five_hundred_layers_and_options_beyond_a_page() {
     let mut stand = Stand::unmounted(&layers.iter().map(String::as_str).collect::<Vec<_>>());
     for (number, name) in layers.iter().enumerate() {
         fs::create_dir(stand.path(name).join("dir")).unwrap();
-        fs::write(stand.path(name).join("dir").join(number.to_string()), name).unwrap();
+        if number % 50 == 49 {
+            fs::write(stand.path(name).join("dir").join(number.to_string()), name).unwrap();
+        }
         fs::write(stand.path(name).join("everywhere"), name).unwrap();
     }
     assert!(stand.options().len() > 4096);
     stand.mount();
-    assert_eq!(names(&stand.at("dir")).len(), 500);
+    assert_eq!(names(&stand.at("dir")).len(), 10);
     assert_eq!(fs::read_to_string(stand.at("everywhere")).unwrap(), "layer-000");
     assert_eq!(fs::read_to_string(stand.at("dir/499")).unwrap(), "layer-499");
-    fs::remove_dir_all(stand.at("dir")).unwrap();
-    assert_eq!(errno(fs::read_dir(stand.at("dir"))), libc::ENOENT);
+    fs::rename(stand.at("dir"), stand.at("moved")).unwrap();
+    fs::remove_file(stand.at("everywhere")).unwrap();
     stand.remount();
-    assert_eq!(names(&stand.path("mnt")), ["everywhere"]);
+    assert_eq!(names(&stand.path("mnt")), ["moved"]);
+    assert_eq!(names(&stand.at("moved")).len(), 10);
 }
