@@ -47,11 +47,14 @@ fn line_43_a_change_of_metadata_copies_no_data() {
         assert!(names.contains("user.new=\"1\"") && !names.contains("note"), "{names}");
     };
     look(&stand);
+    let mut seen = vec![0; SIZE];
+    earlier.read_exact_at(&mut seen, 0).unwrap();
+    assert!(seen == vec![b'l'; SIZE]);
+    drop(earlier);
     stand.remount();
     look(&stand);
     stand.kill_and_mount(|| {});
     look(&stand);
-    drop(earlier);
     stand.assert_work_is_clean();
 }
 
