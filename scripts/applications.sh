@@ -104,7 +104,9 @@ try postgresql '
   start
   as $bin/pg_amcheck --host=$socket --install-missing --heapallindexed postgres
   test "$(as $bin/psql --host=$socket --tuples-only --no-align --command \
-    "SELECT sum(abalance) = (SELECT sum(delta) FROM pgbench_history) FROM pgbench_accounts" postgres)" = t
+    "SELECT sum(abalance) = (SELECT sum(tbalance) FROM pgbench_tellers)
+     AND sum(abalance) = (SELECT sum(bbalance) FROM pgbench_branches) FROM pgbench_accounts" \
+    postgres)" = t
   as $bin/pg_ctl --pgdata=$data --wait --mode=fast stop
   as $bin/pg_checksums --check --pgdata=$data'
 try gcc '
@@ -116,8 +118,8 @@ try gcc '
   echo "int f60(int); int main(void) { return f60(1) != 61; }" >main.c
   make --jobs=2 && touch f7.c && make && test -z "$(make --question f7.o || echo old)"'
 try cargo '
-  cd /root && rm -rf crate && cargo new --quiet --vcs none crate && cd crate && cargo build --quiet
-  test "$(target/debug/crate)" = "Hello, world!"
+  cd /root && rm -rf hello && cargo new --quiet --vcs none hello && cd hello && cargo build --quiet
+  test "$(target/debug/hello)" = "Hello, world!"
   cargo build --quiet 2>&1 && cargo clean && cargo test --quiet'
 try pip '
   cd /root && rm -rf venv && python3 -m venv venv && . venv/bin/activate
