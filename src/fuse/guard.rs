@@ -48,6 +48,21 @@ pub(super) fn silent(op: Op<'_>, handler: impl FnOnce() -> Result<()>) {
     guarded(op, handler).unwrap_or_default();
 }
 
+/// What the kernel takes from a server as it is meant.
+fn sendable(errno: Errno) -> Errno {
+    /// A reply with a larger number is refused, and whoever asked waits forever
+    /// (`fuse_dev_do_write` in `fs/fuse/dev.c`); filesystems below us let their own out (524,
+    /// `ENOTSUPP`).
+    const LARGEST: i32 = 511;
+    match errno {
+        // From a server it means "never ask for this again": after one such answer every fsync(2)
+        // would succeed without us, and every open.
+        Errno::ENOSYS => Errno::EOPNOTSUPP,
+        errno if errno.raw() > LARGEST => Errno::EIO,
+        errno => errno,
+    }
+}
+
 /// The errno to send, with a line in the log if the error has something to say.
 fn refusal(op: Op<'_>, error: &Error) -> Errno {
     let name = op.entry.escape_ascii();
@@ -58,5 +73,5 @@ fn refusal(op: Op<'_>, error: &Error) -> Errno {
         Some(_) => tracing::debug!(op = op.name, node = op.node, %name, "{error}"),
         None => {}
     }
-    error.errno()
+    sendable(error.errno())
 }

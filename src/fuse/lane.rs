@@ -15,7 +15,7 @@ const MOST: usize = 256;
 #[derive(Debug)]
 pub(super) struct Lane {
     /// Threads that read requests.
-    threads: usize,
+    threads: AtomicUsize,
     /// How many of them are in a long operation.
     here: AtomicUsize,
     /// Long operations that have threads of their own.
@@ -25,14 +25,28 @@ pub(super) struct Lane {
 impl Lane {
     /// For a driver with so many threads.
     pub(super) fn new(threads: usize) -> Arc<Self> {
+        let threads = AtomicUsize::new(threads);
         Arc::new(Self { threads, here: AtomicUsize::new(0), elsewhere: AtomicUsize::new(0) })
+    }
+
+    /// One thread fewer reads requests.
+    pub(super) fn lose_thread(&self) {
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Waits for the long operations that have threads of their own.
+    pub(super) fn wait(&self) {
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+        while self.elsewhere.load(Ordering::Acquire) > 0 {
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Where to do the next long operation, counted as done there until what is returned is
     /// dropped.
     pub(super) fn place(self: &Arc<Self>) -> Place {
         let here = Counted::new(self.clone(), |lane| &lane.here);
-        if here.before + 1 < self.threads {
+        if here.before + 1 < self.threads.load(Ordering::Relaxed) {
             return Place::Here(here);
         }
         let elsewhere = Counted::new(self.clone(), |lane| &lane.elsewhere);
@@ -82,7 +96,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        (self.count)(&self.lane).fetch_sub(1, Ordering::Relaxed);
+        (self.count)(&self.lane).fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -46,6 +46,9 @@ pub(super) enum Interned {
     Stale,
 }
 
+/// The generations that an id has bits for.
+const GENERATIONS: u32 = 0x0fff_ffff;
+
 fn shard_of(ino: u64) -> usize {
     // Inode numbers of one directory are often neighbours: any low bits do.
     usize::try_from(ino % SHARDS as u64).unwrap_or_default()
@@ -71,7 +74,7 @@ impl Table {
         let (shard, index, generation) = parts_of(id);
         let shard = self.shard(shard).lock();
         let slot = shard.slots.get(index)?;
-        if slot.generation & 0x0fff_ffff != generation {
+        if slot.generation != generation {
             return None;
         }
         slot.node.clone()
@@ -82,7 +85,7 @@ impl Table {
         let (shard, index, generation) = parts_of(id);
         let shard = self.shard(shard).lock();
         let slot = shard.slots.get(index)?;
-        if slot.generation & 0x0fff_ffff != generation {
+        if slot.generation != generation {
             return None;
         }
         let node = slot.node.clone()?;
@@ -136,8 +139,10 @@ impl Table {
             u32::try_from(shard.slots.len() - 1).unwrap_or(u32::MAX)
         });
         let Some(slot) = shard.slots.get_mut(index as usize) else { return Interned::Conflict };
-        slot.generation = slot.generation.wrapping_add(1);
-        let node = Arc::new(make(id_of(number, index, slot.generation & 0x0fff_ffff)));
+        // Never 0: an id of generation 0 may be 0 or 1, which on the wire are "no such name" and
+        // the root.
+        slot.generation = slot.generation % GENERATIONS + 1;
+        let node = Arc::new(make(id_of(number, index, slot.generation)));
         slot.node = Some(Arc::clone(&node));
         vacant.insert(index);
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -180,3 +185,6 @@ impl Table {
         gone
     }
 }
+
+#[cfg(test)]
+mod tests;

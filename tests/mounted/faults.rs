@@ -264,3 +264,25 @@ fn line_53_an_upper_inside_a_lower_is_refused_under_another_name_too() {
     assert!(!refused.status.success(), "it was mounted");
     assert!(said.contains("is inside the lowerdir"), "{said}");
 }
+
+/// A limit on processes or memory is reached: what would have had a thread of its own waits for
+/// none.
+#[test]
+fn without_a_thread_to_be_had_a_long_operation_is_done_all_the_same() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    tree(&stand.path("lower"));
+    let mut command = plyfs::<&str>(&[]);
+    command.env("PLYFS_DRIVER", "native");
+    stand.mount_with(command, &["--threads", "1"]);
+    let server = stand.server();
+    let statm = fs::read_to_string(format!("/proc/{server}/statm")).unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    // Room for what a request needs, and not for a stack.
+    let limit = pages * 4096 + (1 << 20);
+    run("prlimit", &[&format!("--pid={server}"), &format!("--as={limit}")]);
+    for name in ["small", "dir/file"] {
+        fs::set_permissions(stand.at(name), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    append(&stand.at("deep/er/file")).unwrap();
+    fs::remove_file(stand.at("gone")).unwrap();
+}

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -70,9 +70,18 @@ struct Served {
 
 impl Served {
     fn new(dirs: Dirs, upper: Arc<dyn Upper>, lower: Arc<dyn Layer>, withheld: u64) -> Self {
+        Self::with(dirs, upper, lower, &MountConfig { withheld, ..MountConfig::default() })
+    }
+
+    fn with(
+        dirs: Dirs,
+        upper: Arc<dyn Upper>,
+        lower: Arc<dyn Layer>,
+        config: &MountConfig,
+    ) -> Self {
         let stack = Stack { upper: Some(upper), lowers: vec![lower] };
         let union = Arc::new(Union::new(stack, Options::default()).unwrap());
-        let config = MountConfig { withheld, allow_other: true, ..MountConfig::default() };
+        let config = MountConfig { allow_other: true, ..config.clone() };
         let session = fuse::mount(union.clone(), &dirs.path("mnt"), &config).unwrap();
         let notifier = session.notifier().unwrap();
         let ender = session.ender();
@@ -298,4 +307,76 @@ fn line_51_copy_ups_of_one_file_coalesce_and_block_nobody_else() {
     }
     assert_eq!(fs::read_to_string(served.at("big")).unwrap(), "W1234W6789");
     assert_eq!(gate.waiting.load(Ordering::SeqCst), 1, "it was copied twice");
+}
+
+/// A filesystem below may answer with numbers that mean something else between a server and the
+/// kernel: ENOSYS is "never ask again", and after a number that only the kernel itself uses,
+/// whoever asked would wait forever.
+#[test]
+fn a_strange_error_from_below_ends_one_request_and_nothing_else() {
+    const ENOTSUPP: i32 = 524;
+    let dirs = Dirs::new("printf 1 > f; setfattr -n user.key -v value f");
+    let fails = Arc::new(AtomicI32::new(0));
+    let asked = fails.clone();
+    let lower = HookLayer::new(dirs.lower(), move |_| match asked.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        raw => Err(Errno::from_raw(raw).into()),
+    });
+    let upper = dirs.upper();
+    let served = Served::new(dirs, upper, lower, 0);
+    let path = served.at("f");
+    let ask = move || {
+        let (sender, answered) = std::sync::mpsc::channel();
+        let path = path.clone();
+        std::thread::spawn(move || {
+            let mut value = [0; 16];
+            let result = rustix::fs::getxattr(path, "user.key", &mut value);
+            sender.send(result.map_err(rustix::io::Errno::raw_os_error)).unwrap();
+        });
+        answered.recv_timeout(Duration::from_secs(30)).expect("the asker waits forever")
+    };
+    assert_eq!(ask(), Ok(5));
+    for (raw, shown) in [(libc::ENOSYS, libc::EOPNOTSUPP), (ENOTSUPP, libc::EIO)] {
+        fails.store(raw, Ordering::SeqCst);
+        assert_eq!(ask(), Err(shown), "errno {raw}");
+        fails.store(0, Ordering::SeqCst);
+        assert_eq!(ask(), Ok(5), "after errno {raw}");
+    }
+}
+
+/// A copy-up outlives the connection that asked for it (`umount -f`): serving ends after it, so
+/// that whoever waits for the end finds the layers free.
+#[test]
+fn serving_ends_when_the_last_operation_has() {
+    let dirs = Dirs::new("printf 0123456789 > big");
+    let gate = Arc::new(Gate::default());
+    let at_gate = gate.clone();
+    let lower = HookLayer::new(dirs.lower(), move |call| {
+        if matches!(call, Call::Open) {
+            at_gate.pass();
+        }
+        Ok(())
+    });
+    let upper = dirs.upper();
+    // The only thread that reads requests does nothing that takes long.
+    let config = MountConfig { threads: 1, ..MountConfig::default() };
+    let mut served = Served::with(dirs, upper, lower, &config);
+    let path = served.at("big");
+    let writer =
+        std::thread::spawn(move || fs::OpenOptions::new().write(true).open(path).map(drop));
+    let patience = Duration::from_millis(300);
+    while gate.waiting.load(Ordering::SeqCst) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Busy, which does not keep the connection from being cut.
+    rustix::mount::unmount(served.dirs.path("mnt"), rustix::mount::UnmountFlags::FORCE).ok();
+    assert!(writer.join().unwrap().is_err(), "the connection was cut");
+    std::thread::sleep(patience);
+    let server = served.server.take().unwrap();
+    assert!(!server.is_finished(), "a copy is under way");
+    *gate.open.lock().unwrap() = true;
+    gate.opened.notify_all();
+    server.join().unwrap().unwrap();
+    assert_eq!(served.dirs.staged(), [""; 0]);
+    assert_eq!(Arc::strong_count(&served.union), 1, "something holds on to the layers");
 }

@@ -101,8 +101,13 @@ impl Stand {
     }
 
     /// Mounts by `command`, which ends in the program's name.
-    pub(crate) fn mount_by(&mut self, mut command: Command) {
-        command.args(["mount", "-o", &self.options()]).arg(self.path("mnt"));
+    pub(crate) fn mount_by(&mut self, command: Command) {
+        self.mount_with(command, &[]);
+    }
+
+    /// As [`mount_by`](Self::mount_by), with more arguments.
+    pub(crate) fn mount_with(&mut self, mut command: Command, more: &[&str]) {
+        command.arg("mount").args(more).args(["-o", &self.options()]).arg(self.path("mnt"));
         assert_ok(&command.output().unwrap());
         self.mounted = true;
     }

@@ -17,7 +17,11 @@ const EARLY: usize = 64;
 
 /// The interruptible requests under way.
 #[derive(Debug, Default)]
-pub(super) struct Interrupts(Mutex<Table>);
+pub(super) struct Interrupts {
+    table: Mutex<Table>,
+    /// Nobody waits for any answer any more.
+    ended: Arc<AtomicBool>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -38,7 +42,7 @@ pub(super) struct Running<'a> {
 impl Interrupts {
     /// From now on the request can be interrupted.
     pub(super) fn register(&self, unique: u64, pid: u32) -> Running<'_> {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         let early = table.early.iter().position(|seen| *seen == unique);
         if let Some(at) = early {
             table.early.remove(at);
@@ -50,7 +54,7 @@ impl Interrupts {
 
     /// The request is interrupted, if it is under way.
     pub(super) fn interrupt(&self, unique: u64) {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         if let Some(interrupted) = table.running.get(&unique) {
             return interrupted.store(true, Ordering::Release);
         }
@@ -59,19 +63,26 @@ impl Interrupts {
         }
         table.early.push_back(unique);
     }
+
+    /// The connection has ended: all requests are to end early.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
 }
 
 impl Running<'_> {
     /// What says whether whoever asked is being killed.
     pub(super) fn question(&self) -> Arc<dyn Fn() -> bool + Send + Sync> {
         let (interrupted, pid) = (self.interrupted.clone(), self.pid);
-        Arc::new(move || interrupted.load(Ordering::Acquire) && process::is_being_killed(pid))
+        let ended = self.interrupts.ended.clone();
+        let killed = move || interrupted.load(Ordering::Acquire) && process::is_being_killed(pid);
+        Arc::new(move || ended.load(Ordering::Acquire) || killed())
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.interrupts.0.lock().running.remove(&self.unique);
+        self.interrupts.table.lock().running.remove(&self.unique);
     }
 }
 

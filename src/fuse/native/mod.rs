@@ -106,8 +106,13 @@ impl Server {
                 let device = device.unwrap_or_else(|_| connection.clone());
                 let service = &service;
                 let thread = std::thread::Builder::new().name(format!("plyfs-fuse-{number}"));
-                let thread = thread.spawn_scoped(scope, move || service.listen(&device));
-                others.push(thread.context(|| "starting a thread")?);
+                match thread.spawn_scoped(scope, move || service.listen(&device)) {
+                    Ok(thread) => others.push(thread),
+                    Err(error) => {
+                        tracing::warn!("one thread fewer serves: {error}");
+                        service.lane.lose_thread();
+                    }
+                }
             }
             let mut result = service.listen(&connection);
             for thread in others {
@@ -115,6 +120,10 @@ impl Server {
                 let ended = joined.unwrap_or_else(|_| Err(crate::bug!("a thread panicked")));
                 result = result.and(ended);
             }
+            // What still runs has threads of its own, and nobody to answer: the layers are in use
+            // until it has ended.
+            service.interrupts.end();
+            service.lane.wait();
             result.context(|| "serving ended with an error")
         })
     }
@@ -165,6 +174,12 @@ fn send(device: &OwnedFd, reply: &[u8]) -> Result<()> {
 impl Service {
     /// Serves what comes to one descriptor.
     fn listen(self: &Arc<Self>, device: &Arc<OwnedFd>) -> Result<()> {
+        let result = self.listen_until(device);
+        self.lane.lose_thread();
+        result
+    }
+
+    fn listen_until(self: &Arc<Self>, device: &Arc<OwnedFd>) -> Result<()> {
         let mut buffer = vec![0; REQUEST];
         let mut reply = Reply::with_room(MAX_WRITE as usize);
         loop {
@@ -213,10 +228,19 @@ impl Service {
                 })?;
                 return Ok(Next::End);
             }
+            // Refused once and for all: the kernel then opens directories by itself, and keeps
+            // listings.
+            Op::OpenDir
+            // Likewise: it is asked for each file of which a program wants to know when it was
+            // made, which programs in Rust do with every stat. All else that statx(2) tells the
+            // kernel has.
+            | Op::StatX
+            | Op::Init(_)
+            | Op::Unknown(_) => send(device, reply.refuse(request.unique, Errno::ENOSYS))?,
             _ if request.op.may_take_long() => match self.lane.place() {
                 Place::Here(_here) => self.answer_long(device, &request, reply)?,
                 Place::Elsewhere(elsewhere) => {
-                    self.hand_over(device, bytes, &request, elsewhere)?;
+                    self.hand_over(device, (bytes, &request), reply, elsewhere)?;
                 }
             },
             _ => self.answer(device, &request, reply)?,
@@ -224,12 +248,12 @@ impl Service {
         Ok(Next::Request)
     }
 
-    /// Has another thread answer, so that this one can read on.
+    /// Has another thread answer, so that this one can read on; where there can be none, answers.
     fn hand_over(
         self: &Arc<Self>,
         device: &Arc<OwnedFd>,
-        bytes: &[u8],
-        request: &Request<'_>,
+        (bytes, request): (&[u8], &Request<'_>),
+        reply: &mut Reply,
         elsewhere: super::lane::Counted,
     ) -> Result<()> {
         let (service, to, bytes) = (self.clone(), device.clone(), bytes.to_vec());
@@ -241,11 +265,14 @@ impl Service {
             {
                 tracing::error!("a reply was not taken: {error}");
             }
+            // Who waits for this one relies on the layers being free then.
+            drop(service);
             drop(elsewhere);
         });
         if let Err(error) = started {
-            tracing::error!("no thread for a long operation: {error}");
-            send(device, Reply::with_room(SMALL).refuse(request.unique, Errno::EIO))?;
+            // Late, if need be, but not refused: whoever asked has done nothing wrong.
+            tracing::warn!("no thread for a long operation: {error}");
+            return self.answer_long(device, request, reply);
         }
         Ok(())
     }

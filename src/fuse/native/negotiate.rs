@@ -95,10 +95,17 @@ pub(super) fn negotiate(offer: &Offer, withheld: u64) -> Result<(Agreed, wire::I
         congestion_threshold: MAX_BACKGROUND / 4 * 3,
         max_write: MAX_WRITE,
         time_gran: 1,
-        max_pages: u16::try_from(MAX_WRITE / 4096).unwrap_or(u16::MAX),
+        max_pages: max_pages(rustix::param::page_size()),
         ..wire::InitOut::default()
     };
     Ok((Agreed { minor, flags, max_write: MAX_WRITE }, out))
+}
+
+/// As many pages as make up [`MAX_WRITE`]. It bounds reads, too: one that asks for more than there
+/// is room to answer would be taken for the end of the file.
+fn max_pages(page_size: usize) -> u16 {
+    let largest = usize::try_from(MAX_WRITE).unwrap_or(usize::MAX);
+    u16::try_from(largest / page_size.max(1)).unwrap_or(u16::MAX).max(1)
 }
 
 #[cfg(test)]

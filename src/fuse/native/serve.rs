@@ -109,20 +109,14 @@ impl Service {
             | Op::FAllocate { .. }
             | Op::LSeek { .. }
             | Op::CopyFileRange { .. } => self.file(request, reply),
-            // Refused once and for all: the kernel then opens directories by itself, and keeps
-            // listings.
             Op::OpenDir
-            // Likewise: it is asked for each file of which a program wants to know when it was
-            // made, which programs in Rust do with every stat. All else that statx(2) tells the
-            // kernel has.
             | Op::StatX
-            // What takes no answer has gone another way.
             | Op::Forget { .. }
             | Op::BatchForget(_)
             | Op::Interrupt { .. }
             | Op::Init(_)
             | Op::Destroy
-            | Op::Unknown(_) => Err(Errno::ENOSYS.into()),
+            | Op::Unknown(_) => Err(crate::bug!("{} has gone another way", request.op.name())),
         }
     }
 
@@ -149,7 +143,7 @@ impl Service {
                 reply.entry(&found)?;
                 return reply.opened(handle);
             }
-            _ => return Err(Errno::ENOSYS.into()),
+            _ => return Err(crate::bug!("{} makes nothing", request.op.name())),
         };
         reply.entry(&found)
     }
@@ -188,7 +182,7 @@ impl Service {
                 let n = handlers::copy_file_range(union, from, to, len)?;
                 reply.put(&wire::WriteOut { size: u32::try_from(n).unwrap_or(0), padding: 0 })
             }
-            _ => Err(Errno::ENOSYS.into()),
+            _ => Err(crate::bug!("{} is not of files", request.op.name())),
         }
     }
 

@@ -14,11 +14,11 @@ fn an_interrupt_may_come_before_its_request() {
     interrupts.interrupt(8);
     assert!(running.interrupted.load(Ordering::Relaxed));
     drop(running);
-    assert!(interrupts.0.lock().running.is_empty());
+    assert!(interrupts.table.lock().running.is_empty());
     for unique in 0..1000 {
         interrupts.interrupt(unique);
     }
-    assert_eq!(interrupts.0.lock().early.len(), EARLY);
+    assert_eq!(interrupts.table.lock().early.len(), EARLY);
 }
 
 #[test]

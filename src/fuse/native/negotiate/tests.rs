@@ -24,3 +24,12 @@ fn old_kernels_are_told_why() {
     let error = negotiate(&offer(!0, 35), 0).unwrap_err();
     assert!(error.to_string().contains("7.35"), "{error}");
 }
+
+/// A kernel with pages of 64 KiB would otherwise read ahead 16 MiB at a time, and take what comes
+/// for the whole file.
+#[test]
+fn no_request_is_larger_than_its_buffers_whatever_the_page_size() {
+    for (page_size, pages) in [(4096, 256), (16384, 64), (65536, 16), (1 << 21, 1)] {
+        assert_eq!(max_pages(page_size), pages);
+    }
+}
