@@ -173,7 +173,13 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
     };
     let claim = fuse_mount::claim(&path);
     let connection = fuse_mount::mount(&path, &wire)?;
-    let id = fuse_mount::mount_id(&path)?;
+    let id = match fuse_mount::mount_id(&path) {
+        Ok(id) => id,
+        Err(error) => {
+            fuse_mount::unmount(&path, true)?;
+            return Err(error);
+        }
+    };
     let unique = fuse_mount::unique_mount_id(&path);
     let place = Place { path, id, unique };
     match Server::start(union.clone(), connection, config) {
