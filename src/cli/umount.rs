@@ -1,6 +1,7 @@
 //! `plyfs umount`: the end of a mount, and of the process behind it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::UmountArgs;
 use super::output::{Exit, Failure, Outcome};
@@ -8,6 +9,9 @@ use super::overlap::shown;
 use super::stored;
 use crate::errno::{Errno, Error};
 use crate::sys::{fuse_mount, mountinfo};
+
+/// How long the server of a mount that is gone may take to end: it syncs the upper layer.
+const SERVER_ENDS: Duration = Duration::from_mins(1);
 
 /// Unmounts.
 pub(super) fn run(args: &UmountArgs, root: Option<&Path>) -> Outcome {
@@ -44,10 +48,19 @@ pub(super) fn unmount(point: &Path, lazy: bool) -> Outcome {
         Failure::new(&what, &error, hint)
     })?;
     if !lazy {
-        fuse_mount::wait_unclaimed(point).map_err(|error| {
+        let gone = fuse_mount::wait_unclaimed(point, SERVER_ENDS).map_err(|error| {
             let why = format!("unmounted, but cannot wait for its server: {error}");
             Failure::new(&what, why, "give it a moment before you use the upperdir")
         })?;
+        if !gone {
+            let seconds = SERVER_ENDS.as_secs();
+            let why = format!("unmounted, but {seconds} seconds later its server still runs");
+            let hint = format!(
+                "it writes to a slow disk, or another mount namespace has the mount, too: see \
+                 'grep {what} /proc/[0-9]*/mountinfo'"
+            );
+            return Err(Failure::new(&what, why, hint));
+        }
     }
     Ok(Exit::Ok)
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno as Raw;
@@ -224,14 +225,22 @@ pub fn claim(path: &Path) -> Option<OwnedFd> {
 }
 
 /// Waits until nobody claims the directory at `path`: until those who served a mount there have
-/// ended.
-pub fn wait_unclaimed(path: &Path) -> Result<()> {
+/// ended. At most for `limit`; returns whether they have. A mount that was copied into another
+/// mount namespace is served on there.
+pub fn wait_unclaimed(path: &Path, limit: Duration) -> Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(path, flags, Mode::empty())?;
+    let begin = Instant::now();
+    let mut pause = Duration::from_millis(1);
     loop {
-        match rustix::fs::flock(&dir, FlockOperation::LockExclusive) {
-            Err(Raw::INTR) => {}
-            result => return Ok(result?),
+        match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Raw::WOULDBLOCK | Raw::INTR) if begin.elapsed() < limit => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Err(Raw::WOULDBLOCK | Raw::INTR) => return Ok(false),
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -4,8 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
-use super::stand::{Stand, assert_ok, names, plyfs};
+use plyfs::sys::fuse_mount;
+
+use super::stand::{Stand, assert_ok, names, plyfs, run};
 
 #[test]
 fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
@@ -117,4 +121,27 @@ fn line_55_five_hundred_layers_and_options_beyond_a_page() {
     stand.remount();
     assert_eq!(names(&stand.path("mnt")), ["moved"]);
     assert_eq!(names(&stand.at("moved")).len(), 10);
+}
+
+/// A container that was started meanwhile may have a copy of the mount, for as long as it runs.
+#[test]
+fn who_unmounts_does_not_wait_forever_for_another_mount_namespace() {
+    let mut stand = Stand::new(|_| {});
+    let script = "mount --make-rprivate / && echo ready && exec sleep 1000";
+    let mut other = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    run("umount", &[&stand.path("mnt")]);
+    let mnt = stand.path("mnt");
+    let gone = |limit| fuse_mount::wait_unclaimed(&mnt, Duration::from_millis(limit)).unwrap();
+    let kept = !gone(300);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(kept, "it is served on to the other one");
+    assert!(gone(10_000), "the server ends with its last user");
+    stand.mount();
 }
