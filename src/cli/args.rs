@@ -130,7 +130,8 @@ pub struct MountArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Returns when the process that served the mount has gone: the upperdir is complete then, and may be
-mounted again, copied or removed. Refuses anything that is not a plyfs mount.
+mounted again, copied or removed. Waits a minute for that at most: another mount namespace may have
+the mount, too, and is served on. Refuses anything that is not a plyfs mount.
 
 Examples:
   plyfs umount /c/root

@@ -72,18 +72,8 @@ pub(super) mod notify {
     pub(in crate::fuse::native) const INC_EPOCH_SINCE: u32 = 44;
 }
 
-/// Declares structures that come over the wire.
-macro_rules! incoming {
-    ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-        #[repr(C)]
-        pub(super) struct $name { $(pub(super) $field: $kind,)* }
-    )*};
-}
-
 /// Declares structures that go over the wire.
-macro_rules! outgoing {
+macro_rules! structures {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)* })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -92,7 +82,8 @@ macro_rules! outgoing {
     )*};
 }
 
-incoming! {
+// What the kernel sends.
+structures! {
     /// `struct fuse_in_header`, at the head of each request.
     InHeader {
         len: u32, opcode: u32, unique: u64, nodeid: u64, uid: u32, gid: u32, pid: u32,
@@ -162,7 +153,8 @@ incoming! {
     }
 }
 
-outgoing! {
+// What it is sent.
+structures! {
     /// `struct fuse_out_header`, at the head of each reply and notification.
     OutHeader { len: u32, error: i32, unique: u64, }
     /// `struct fuse_init_out`
