@@ -467,6 +467,10 @@ impl Op<'_> {
 
     /// Whether answering may take long: it may copy a file up, wait for who does, or sync.
     pub fn may_take_long(&self) -> bool {
+        if let Self::Open { flags, .. } = self {
+            // Opening for reading copies nothing.
+            return flags & (libc::O_ACCMODE | libc::O_TRUNC) != libc::O_RDONLY;
+        }
         matches!(
             self,
             Self::SetAttr(_)
@@ -474,7 +478,6 @@ impl Op<'_> {
                 | Self::RmDir { .. }
                 | Self::Rename { .. }
                 | Self::Link { .. }
-                | Self::Open { .. }
                 | Self::FSync { .. }
                 | Self::FSyncDir { .. }
                 | Self::SetXattr { .. }

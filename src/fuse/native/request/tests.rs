@@ -129,3 +129,10 @@ fn what_is_too_short_is_malformed() {
     }
     assert_eq!(op(999, &[b"anything"]).unwrap(), "Unknown(999)");
 }
+
+#[test]
+fn opening_for_reading_is_no_long_work() {
+    let open = |flags| Op::Open { flags, kill_set_id: false }.may_take_long();
+    assert!(!open(libc::O_RDONLY) && !open(libc::O_RDONLY | libc::O_NOFOLLOW));
+    assert!(open(libc::O_RDONLY | libc::O_TRUNC) && open(libc::O_WRONLY) && open(libc::O_RDWR));
+}
