@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
 use std::path::Path;
 
+use super::alike::alike;
 use super::stand::{Stand, as_user, assert_ok, errno, plyfs, run};
 
 const MAP: &str = "uidmapping=0:100000:65536,gidmapping=0:100000:65536";
@@ -123,6 +124,18 @@ fn line_54_a_container_under_a_shifted_map_needs_no_chown() {
     let shown = run("getcap", &[&"-n", &stand.path("upper/given")]);
     assert!(shown.trim_end().ends_with("cap_dac_read_search=ep"), "no root id: {shown}");
     stand.umount();
+}
+
+/// Kernel overlayfs cannot be mounted so: it is no filesystem with `FS_ALLOW_IDMAP`.
+#[test]
+fn line_54_the_mount_can_be_id_mapped() {
+    let setup = "chmod 1777 .; mkdir team; chgrp 44 team; chmod 2777 team
+        for f in root web far; do echo $f > $f; chmod 600 $f; done
+        chown 33:33 web; chown 70000:70000 far";
+    let seen = alike(setup, include_str!("programs/idmapped.py"));
+    assert!(seen.contains("root is: (100000, 100000, '0o100600')"), "{seen}");
+    assert!(seen.contains("by nobody: EOVERFLOW"), "{seen}");
+    assert!(seen.contains("read by its owner: b'web"), "{seen}");
 }
 
 #[test]
