@@ -80,7 +80,7 @@ impl Store {
         let image = self.image_of(container)?;
         let _held = self.hold_image(&image)?;
         match container.mounted() {
-            Some((_, mountpoint)) => sync_mount(&mountpoint),
+            Some(by) => sync_mount(&by.mountpoint),
             None => refuse_unclean(&container.upper(), &container.work())?,
         }
         // Told before the work, not after it.

@@ -49,7 +49,7 @@ pub use self::gc::Collected;
 pub use self::image::{Image, ImageInfo, LayerInfo, Removed};
 pub use self::import::{Event, ImportOptions, Imported};
 use self::layout::Layout;
-pub use self::lock::{Lock, Use};
+pub use self::lock::{Lock, Signature, Use};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::ChainId;
 
