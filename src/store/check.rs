@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
 use super::census::census;
+use super::finished::is_finished;
+use super::gc::Finished;
 use super::image::{Image, LayerInfo, delete, load};
 use super::layout::{Layout, sync_dir};
 use super::{Container, Store, db, lock};
@@ -246,8 +248,15 @@ impl Store {
                 report.add(what, "its process is gone", Remedy::Repair("remove it"));
             }
         }
-        self.strays(&tx, &mut |stray| {
-            let why = "nothing in the database speaks of it";
+        self.strays(&tx, Finished::Goes, &mut |stray| {
+            let finished = std::fs::read_dir(stray).is_ok_and(|mut layers| {
+                layers.any(|layer| layer.is_ok_and(|layer| is_finished(&layer.path())))
+            });
+            let why = if finished {
+                "layers of an interrupted import; the next import of its image goes on with them"
+            } else {
+                "nothing in the database speaks of it"
+            };
             report.add(stray.display().to_string(), why, Remedy::Repair("remove it"));
             Ok(())
         })?;

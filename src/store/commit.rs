@@ -120,7 +120,8 @@ impl Store {
         let (config, manifest) = describe(&image, options, Some(&blob))?;
         let parent = image.top();
         let chain = parent.map_or(ChainId::base(blob.diff), |below| below.over(blob.diff));
-        let layer = NewLayer { dir, chain, parent, diff: blob.diff, size: blob.tar_size };
+        let (diff, size) = (blob.diff, blob.tar_size);
+        let layer = NewLayer { dir, chain, parent, diff, size, census: None };
         let new = NewImage {
             id: Digest::of(&config),
             manifest: manifest.as_deref(),

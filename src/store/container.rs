@@ -275,7 +275,7 @@ impl Store {
     pub fn remove_container(&self, name: &str) -> Result<()> {
         reserve::with(&self.layout, || self.delete_container(name))?;
         // It is gone for whoever asks; that something else cannot be deleted is another matter.
-        if let Err(error) = self.gc() {
+        if let Err(error) = self.tidy_up() {
             tracing::warn!(%error, "cannot clean up; the next gc will");
         }
         Ok(())
