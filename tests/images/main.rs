@@ -10,6 +10,10 @@
     reason = "this is test code: a surprise must stop the test"
 )]
 
+mod covered;
+mod hostile;
+mod overlayfs;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
