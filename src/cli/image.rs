@@ -100,7 +100,10 @@ fn import_from(
     let failed = |error: Error| {
         let hint = match error.errno() {
             Errno::ENOENT => "give the archive, or the directory of an OCI layout",
-            Errno::EACCES | Errno::EPERM => "layers hold other users' files: import as root",
+            Errno::EACCES | Errno::EPERM => {
+                "layers hold other users' files: import as root, or in a user namespace that has \
+                 them ('unshare --map-auto --map-root-user --mount', 'podman unshare')"
+            }
             Errno::EINTR => "the same command goes on from there; 'plyfs gc' removes what was kept",
             _ => "no image is imported by half; is this complete? (skopeo inspect reads it, too)",
         };

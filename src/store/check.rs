@@ -13,7 +13,7 @@ use super::finished::is_finished;
 use super::gc::Finished;
 use super::image::{Image, LayerInfo, delete, load};
 use super::layout::{Layout, sync_dir};
-use super::{Container, Store, db, lock};
+use super::{Container, Store, Use, db, lock, trash};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::config::Config;
 use crate::image::digest::{ChainId, Digest, Hashing};
@@ -226,7 +226,7 @@ impl Store {
                 if !self.container(&container.name).is_ok_and(|now| now == *container) {
                     return Ok(());
                 }
-                if !path.exists() {
+                if is_gone(&path) {
                     again(&path)?;
                     sync_dir(&container.dir)?;
                 }
@@ -234,6 +234,15 @@ impl Store {
                 remedy = Remedy::Repaired;
             }
             report.add(what(), lost, remedy);
+        }
+        if trash::is_dead(&container.merged()) && container.mounted().is_none() {
+            let mut remedy = Remedy::Repair("unmount it");
+            if repair && container.lock(Use::Mount).is_ok() && !trash::is_dead(&container.merged())
+            {
+                remedy = Remedy::Repaired;
+            }
+            report.add(what(), "it is mounted, but the process that served it is gone", remedy);
+            report.findings.iter_mut().next_back().into_iter().for_each(|it| it.leftover = true);
         }
         Ok(())
     }
@@ -354,6 +363,11 @@ fn remove_damaged(tx: &Connection, image: &Image, report: &mut Report) -> Result
     Ok(())
 }
 
+/// Whether nothing is there. A mount whose server was killed is something.
+fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// What can be made anew of a container: what to say of it, where it belongs, and how.
 type Lost = (String, PathBuf, fn(&Path) -> Result<()>);
 
@@ -364,11 +378,11 @@ fn lost(container: &Container) -> Vec<Lost> {
     if !container.dir.is_dir() {
         return lost;
     }
-    if container.mounted().is_none() && !merged.is_dir() {
+    if is_gone(&merged) {
         let text = format!("its directory {} is lost", merged.display());
         lost.push((text, merged, |path| Ok(std::fs::create_dir(path)?)));
     }
-    if !lock.exists() {
+    if is_gone(&lock) {
         let text = "its lock file is lost".to_owned();
         lost.push((text, lock, |path| lock::try_lock(path, false, true).map(drop)));
     }

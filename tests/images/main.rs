@@ -13,6 +13,7 @@
 mod covered;
 mod hostile;
 mod overlayfs;
+mod rootless;
 
 use std::fs;
 use std::path::{Path, PathBuf};

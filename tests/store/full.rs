@@ -34,7 +34,8 @@ fn full(work: &Work, fs: &'static str) {
         stand.leave_free(Some(left));
         let output = stand.plyfs(work.command);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let when = format!("{} with {left} of {needed} bytes: {said}", work.name);
+        let status = output.status;
+        let when = format!("{} with {left} of {needed} bytes: {status}: {said}", work.name);
         stand.leave_free(None);
         let done = output.status.success();
         if !done {
