@@ -260,7 +260,10 @@ impl Union {
                 let real = lower.layer().attr(lower.id())?.ino;
                 self.live.inos.map(lower.layer().fs(), real)
             }
-            _ => self.live.inos.map(upper.fs(), attr.ino),
+            _ => match self.origin_ino(&marks)? {
+                Some(ino) => ino,
+                None => self.live.inos.map(upper.fs(), attr.ino),
+            },
         };
         let mut attr = self.shown(attr, ino, 1 + lowers.len(), links.as_ref());
         if marks.metacopy {
@@ -270,6 +273,18 @@ impl Union {
         let links_version = links.as_ref().map(|_| version);
         let kind = attr.kind;
         Ok(Candidate { kind, ino, attr, upper, lowers, marks, links, links_version })
+    }
+
+    /// The inode number of the file that a hard link was copied from by somebody who writes no
+    /// `plyfs.ino`: its names that only a lower layer has show that.
+    fn origin_ino(&self, marks: &Marks) -> Result<Option<u64>> {
+        let Some(origin) = &marks.origin else { return Ok(None) };
+        for layer in &self.lowers {
+            if let Some(ino) = layer.ino_of(origin)? {
+                return Ok(Some(self.live.inos.map(layer.fs(), ino)));
+            }
+        }
+        Ok(None)
     }
 
     /// How many names a copied-up hard link has in the mount.

@@ -131,6 +131,13 @@ pub enum RenameFlag {
     NoReplace,
     /// `RENAME_EXCHANGE`
     Exchange,
+    /// `RENAME_WHITEOUT`: leaves a character device 0:0 without permissions at the old name.
+    Whiteout {
+        /// Not with `RENAME_NOREPLACE`.
+        replace: bool,
+        /// Who makes the device.
+        by: Caller,
+    },
 }
 
 /// One entry of a merged listing.

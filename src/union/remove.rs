@@ -175,10 +175,9 @@ impl Union {
             whiteouts.push(item.name.to_buf());
             Ok(())
         })?;
-        if whiteouts.is_empty() {
-            return Ok(());
-        }
-        if !node.state()?.opaque {
+        if node.state()?.opaque {
+            upper.clear_opaque_entry(object.id())?;
+        } else if !whiteouts.is_empty() {
             upper.set_mark(object.id(), &Mark::Opaque)?;
             let below = {
                 let mut state = node.state()?;

@@ -5,6 +5,7 @@
 //!       reader                lookups, listings, every encoding of a whiteout
 //!       upper, stage, work    changes, made in the work directory and then published
 //!       whiteout, probe       the encoding that is written, and what the filesystem can do
+//!       leave                 renames that leave a device 0:0 behind
 //!       tree                  ids to objects: never outside of the layer
 //!         slots               an id is a parent and a name
 //!         descriptors         a few open directories
@@ -13,6 +14,7 @@
 
 mod data;
 mod descriptors;
+mod leave;
 pub mod probe;
 mod reader;
 mod slots;
@@ -63,6 +65,10 @@ impl DirLayer {
         Ok(Arc::new(layer))
     }
 
+    fn find(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
+        self.tree.lookup(dir, name)
+    }
+
     /// Whether the layer is held through a read-only clone of its mount.
     pub fn is_private_clone(&self) -> bool {
         self.private
@@ -77,7 +83,7 @@ fn open_dir(path: &Path) -> Result<OwnedFd> {
 
 /// The reading half, which both kinds of layers have from their tree.
 macro_rules! layer_by_tree {
-    ($type:ty) => {
+    ($type:ty, $lookup:ident) => {
         impl Layer for $type {
             fn root(&self) -> Id {
                 ROOT
@@ -88,7 +94,7 @@ macro_rules! layer_by_tree {
             }
 
             fn lookup(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
-                self.tree.lookup(dir, name)
+                self.$lookup(dir, name)
             }
 
             fn forget(&self, id: Id) {
@@ -135,6 +141,10 @@ macro_rules! layer_by_tree {
                 self.tree.handle(id)
             }
 
+            fn ino_of(&self, handle: &[u8]) -> Result<Option<u64>> {
+                self.tree.ino_of(handle)
+            }
+
             fn statfs(&self) -> Result<StatFs> {
                 self.tree.statfs()
             }
@@ -142,8 +152,8 @@ macro_rules! layer_by_tree {
     };
 }
 
-layer_by_tree!(DirLayer);
-layer_by_tree!(DirUpper);
+layer_by_tree!(DirLayer, find);
+layer_by_tree!(DirUpper, find_settled);
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! What the tests of this room share: trees made by plain system calls, layers over them.
 
 mod change;
+mod leave;
 mod open;
 mod reach;
 mod read;
