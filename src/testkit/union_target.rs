@@ -12,8 +12,6 @@ use crate::errno::{Errno, Result};
 use crate::name::Name;
 use crate::union::{Caller, Found, Handle, Mode, NodeId, Options, RenameFlag, Stack, Union};
 
-const ROOT: Caller = Caller { uid: 0, gid: 0 };
-
 /// A file kept open.
 #[derive(Clone, Copy)]
 struct HeldFile {
@@ -29,6 +27,7 @@ pub struct UnionTarget {
     union: Option<Union>,
     held: BTreeMap<u8, HeldFile>,
     plus: bool,
+    caller: Caller,
 }
 
 impl fmt::Debug for UnionTarget {
@@ -46,9 +45,15 @@ impl UnionTarget {
     ) -> Self {
         let (stack, leaks) = (Box::new(stack), Box::new(leaks));
         let held = BTreeMap::new();
-        let mut this = Self { stack, leaks, union: None, held, plus: false };
+        let caller = Caller { uid: 0, gid: 0 };
+        let mut this = Self { stack, leaks, union: None, held, plus: false, caller };
         this.mount();
         this
+    }
+
+    /// What is made from now on is made by this user, who else is root.
+    pub fn act_as(&mut self, caller: Caller) {
+        self.caller = caller;
     }
 
     fn mount(&mut self) {
@@ -231,24 +236,24 @@ impl UnionTarget {
         match op {
             Op::Create(p, perm) => self.make(p, |u, dir, name| {
                 let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-                let (found, handle) = u.create(dir, name, mode(*perm), flags, &ROOT)?;
+                let (found, handle) = u.create(dir, name, mode(*perm), flags, &self.caller)?;
                 u.release(found.node, handle)?;
                 Ok(found)
             }),
             // The kernel masks these bits for a directory before it asks.
             Op::Mkdir(p, perm) => {
-                self.make(p, |u, dir, name| u.mkdir(dir, name, mode(*perm & 0o1777), &ROOT))
+                self.make(p, |u, dir, name| u.mkdir(dir, name, mode(*perm & 0o1777), &self.caller))
             }
             Op::Symlink(p, n) => {
                 let target = format!("target{n}");
-                self.make(p, |u, dir, name| u.symlink(dir, name, target.as_bytes(), &ROOT))
+                self.make(p, |u, dir, name| u.symlink(dir, name, target.as_bytes(), &self.caller))
             }
-            Op::Fifo(p, perm) => {
-                self.make(p, |u, dir, name| u.mknod(dir, name, (Kind::Fifo, 0), mode(*perm), &ROOT))
-            }
+            Op::Fifo(p, perm) => self.make(p, |u, dir, name| {
+                u.mknod(dir, name, (Kind::Fifo, 0), mode(*perm), &self.caller)
+            }),
             Op::Char(p, minor) => self.make(p, |u, dir, name| {
                 let node = (Kind::Char, u64::from(*minor));
-                u.mknod(dir, name, node, mode(0o600), &ROOT)
+                u.mknod(dir, name, node, mode(0o600), &self.caller)
             }),
             _ => unreachable!("makes nothing"),
         }

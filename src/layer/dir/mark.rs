@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::perm::{self, ACL};
-use super::sidecar::{self, Sidecar};
+use super::sidecar::Sidecar;
 use super::slots::{Flags, Spot};
 use super::tree::{INDEX, WORK};
 use super::upper::DirUpper;
@@ -71,7 +71,7 @@ impl DirUpper {
         let sidecar = self.sidecar()?;
         match xattr::set(object, &tag.stored(namespace), value, 0) {
             Err(error) if tag == Tag::Redirect && is_too_long(&error) => {
-                tracing::debug!(%error, bytes = value.len(), "a redirect goes beside its directory");
+                tracing::debug!(%error, "a redirect of {} bytes goes beside", value.len());
                 work::mark_aside(&*self.tree.dir_fd(WORK)?)?;
                 // The record counts from the moment that it is there.
                 xattr::set(object, &Tag::Aside.stored(namespace), b"y", 0)?;
@@ -199,7 +199,7 @@ impl DirUpper {
         if !last || !sidecar.concerns(attr.kind, attr.kind == Kind::Dir) {
             return None;
         }
-        sidecar::key(object).ok()?
+        sidecar.key(object).ok()?
     }
 
     /// Removes records that a crash left without their objects.
@@ -211,17 +211,17 @@ impl DirUpper {
         let mut live = HashSet::new();
         let index = self.tree.dir_fd(INDEX)?;
         for name in work::names(Object::dir(&*index))? {
-            live.extend(sidecar::key(Object::Entry(index.as_fd(), &name))?);
+            live.extend(sidecar.key(Object::Entry(index.as_fd(), &name))?);
         }
         let layer: Arc<dyn Layer> = Arc::<Self>::clone(self);
-        live.extend(sidecar::key(Object::dir(&*self.tree.dir_fd(layer.root())?))?);
+        live.extend(sidecar.key(Object::dir(&*self.tree.dir_fd(layer.root())?))?);
         let mut whole = true;
         walk::walk(&layer, (), &mut |(), Visit { seen, .. }| {
             match seen {
                 Seen::Whiteout(_) => {}
                 Seen::Failed(_) => whole = false,
                 Seen::Object(entry) => {
-                    live.extend(self.tree.on(entry.id, |object, _| sidecar::key(object))?);
+                    live.extend(self.tree.on(entry.id, |object, _| sidecar.key(object))?);
                 }
             }
             Ok(Some(()))

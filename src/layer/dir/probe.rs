@@ -88,7 +88,7 @@ fn run_in(parent: BorrowedFd<'_>, name: &str) -> Result<Probe> {
         reflink: rustix::fs::ioctl_ficlone(&other, &file).is_ok(),
         d_type: lists_types(&dir),
         handles: matches!(handle::of(Object::dir(&dir)), Ok(Some(_))),
-        identity: matches!(sidecar::key(Object::dir(&dir)), Ok(Some(_))),
+        identity: sidecar::identity(&dir)? != sidecar::Identity::None,
         symlinks: rustix::fs::symlinkat(FILE, &dir, LINK).is_ok(),
         overrides: overrides(&dir)?,
         exchange: rename(FILE, OTHER, RenameFlags::EXCHANGE),

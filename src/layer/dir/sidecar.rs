@@ -10,8 +10,8 @@
 //!     WORK/plyfs/unswept       records of objects that are gone may lie here
 //! ```
 //!
-//! A key is the object's file handle, with its generation: a record never counts for a later
-//! object. So the record and the object are changed one after the other, and what a crash leaves
+//! A key is the object's file handle, with its generation (else its inode number and when it was
+//! made): a record never counts for a later object. So the record and the object are changed one after the other, and what a crash leaves
 //! in between is a record that nobody finds. The next mount removes it.
 
 use std::collections::HashSet;
@@ -25,7 +25,7 @@ use rustix::io::Errno as Raw;
 
 use super::record::Record;
 use super::work;
-use crate::attr::Kind;
+use crate::attr::{Kind, Time};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::layer::marks::{Namespace, Tag, stored_as};
 use crate::sys::handle;
@@ -46,6 +46,7 @@ pub(super) struct Sidecar {
     /// `WORK/plyfs`
     home: OwnedFd,
     records: OwnedFd,
+    identity: Identity,
     /// There are records: most upper layers never have any, and never look for one.
     any: AtomicBool,
     all: AtomicBool,
@@ -57,17 +58,50 @@ pub(super) struct Sidecar {
     temps: AtomicU64,
 }
 
-/// What names an object for as long as it lives, and no other after it: its file handle, else its
-/// inode number and when it was made. `None` where the filesystem gives neither.
-pub(super) fn key(object: Object<'_>) -> Result<Option<Vec<u8>>> {
-    if let Some(handle) = handle::of(object)? {
-        let mut key = format!("h{:x}-", handle.kind);
-        key.extend(handle.bytes.iter().map(|byte| format!("{byte:02x}")));
-        return Ok(Some(key.into_bytes()));
+/// How objects are told apart on the filesystem that `dir` lies on.
+pub(super) fn identity(dir: &OwnedFd) -> Result<Identity> {
+    /// `FUSE_SUPER_MAGIC`. Its handles are numbers that another mount gives to other objects.
+    const FUSE: rustix::fs::FsWord = 0x6573_5546;
+    if rustix::fs::fstatfs(dir)?.f_type != FUSE && handle::of(Object::dir(dir))?.is_some() {
+        return Ok(Identity::Handle);
     }
-    let stat = object.stat()?;
-    let born = stat.born.map(|at| format!("i{:x}-{:x}.{:x}", stat.attr.ino, at.sec, at.nsec));
-    Ok(born.map(String::into_bytes))
+    let born = Object::dir(dir).stat()?.born;
+    Ok(if born.is_some() { Identity::Birth } else { Identity::None })
+}
+
+/// What names an object for as long as it lives, and no other after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// Its file handle.
+    Handle,
+    /// Its inode number and the time when it was made.
+    Birth,
+    /// Nothing.
+    None,
+}
+
+impl Identity {
+    fn key(self, object: Object<'_>) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Handle => Ok(handle::of(object)?.map(|handle| {
+                let mut key = format!("h{:x}-", handle.kind);
+                key.extend(handle.bytes.iter().map(|byte| format!("{byte:02x}")));
+                key.into_bytes()
+            })),
+            Self::Birth => {
+                let stat = object.stat()?;
+                let key = |at: Time| format!("i{:x}-{:x}.{:x}", stat.attr.ino, at.sec, at.nsec);
+                Ok(stat.born.map(|born| key(born).into_bytes()))
+            }
+            Self::None => Ok(None),
+        }
+    }
+}
+
+/// Marks that an object can do without: it shows another inode number after a remount, and hard
+/// links among the likes of it part.
+fn is_comfort(tag: Tag) -> bool {
+    matches!(tag, Tag::Ino | Tag::Nlink | Tag::LowerNlink | Tag::Origin | Tag::Impure)
 }
 
 /// The refusal of an upper directory whose marks cannot be found again.
@@ -119,7 +153,13 @@ impl Sidecar {
         let (all, unswept) = (has(ALL), has(UNSWEPT));
         let (leaked, writing) = (AtomicBool::new(false), Mutex::default());
         let temps = AtomicU64::new(1);
-        Ok(Self { home, records, any, all, unswept, leaked, writing, temps })
+        let identity = identity(&records)?;
+        Ok(Self { home, records, identity, any, all, unswept, leaked, writing, temps })
+    }
+
+    /// What the object's record is called; `None` where nothing tells it from others.
+    pub(super) fn key(&self, object: Object<'_>) -> Result<Option<Vec<u8>>> {
+        self.identity.key(object)
     }
 
     /// From now on files and directories have records, too.
@@ -144,7 +184,7 @@ impl Sidecar {
         let Ok(at) = rustix::fs::readlinkat(&self.home, WHERE, Vec::new()) else {
             return Ok(false);
         };
-        Ok(key(Object::dir(&self.records))?.is_some_and(|key| key != at.as_bytes()))
+        Ok(self.key(Object::dir(&self.records))?.is_some_and(|key| key != at.as_bytes()))
     }
 
     /// Whether every record counts: files and directories have some.
@@ -182,7 +222,7 @@ impl Sidecar {
 
     /// The object's marks, by the names that attributes of the user's namespace have.
     pub(super) fn marks(&self, object: Object<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let Some(key) = key(object)? else { return Ok(Vec::new()) };
+        let Some(key) = self.key(object)? else { return Ok(Vec::new()) };
         let marks = self.get(&key)?.0.into_iter();
         Ok(marks.map(|(suffix, value)| (stored_as(&suffix, Namespace::User), value)).collect())
     }
@@ -193,8 +233,12 @@ impl Sidecar {
         if object.stat()?.attr.nlink == 0 {
             return Ok(());
         }
-        let Some(key) = key(object)? else {
-            return Err(Error::new(Errno::EOPNOTSUPP, "an object without a handle has no marks"));
+        let Some(key) = self.key(object)? else {
+            if marks.iter().all(|(tag, _)| is_comfort(*tag)) {
+                return Ok(());
+            }
+            let why = "this filesystem has no place for the mark that this needs";
+            return Err(Error::new(Errno::EOPNOTSUPP, why));
         };
         self.change(&key, |record| {
             for (tag, value) in marks {
@@ -206,7 +250,7 @@ impl Sidecar {
 
     /// Takes a mark off an object, in one step.
     pub(super) fn take(&self, object: Object<'_>, tag: Tag) -> Result<()> {
-        match key(object)? {
+        match self.key(object)? {
             Some(key) => self.change(&key, |record| record.take(tag.suffix())),
             None => Ok(()),
         }
@@ -244,7 +288,7 @@ impl Sidecar {
     /// Before a record is written: says that there are some, and where.
     fn first(&self) -> Result<()> {
         if !self.unswept.load(Ordering::Acquire) {
-            if let Some(at) = key(Object::dir(&self.records))? {
+            if let Some(at) = self.key(Object::dir(&self.records))? {
                 match rustix::fs::symlinkat(&*at, &self.home, WHERE) {
                     Ok(()) | Err(Raw::EXIST) => {}
                     Err(errno) => return Err(errno.into()),

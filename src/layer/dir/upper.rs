@@ -235,8 +235,8 @@ impl DirUpper {
     }
 }
 
-/// Finds out whether the marks that lie in the work directory are those of this upper directory, and
-/// whether all have to lie there.
+/// Finds out whether the marks in the work directory are those of this upper directory, and whether
+/// all have to lie there.
 fn accept_marks(
     sidecar: &Sidecar,
     namespace: Option<Namespace>,
