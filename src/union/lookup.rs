@@ -263,7 +263,7 @@ impl Union {
             }
             _ => self.inos.map(upper.fs(), attr.ino),
         };
-        let mut attr = shown(attr, ino, 1 + lowers.len(), links.as_ref());
+        let mut attr = self.shown(attr, ino, 1 + lowers.len(), links.as_ref());
         if marks.metacopy {
             attr.blocks = blocks_below(&lowers)?;
         }
@@ -319,7 +319,7 @@ impl Union {
         if linked {
             // Another of its names may have been copied up: then this is that copy.
             if let Some((upper, copy, links, marks)) = self.copy_in_index(top)? {
-                let attr = shown(copy, ino, 1, Some(&links));
+                let attr = self.shown(copy, ino, 1, Some(&links));
                 let (upper, links) = (Some(upper), Some(links));
                 return Ok(Candidate {
                     kind,
@@ -333,7 +333,7 @@ impl Union {
                 });
             }
         }
-        let attr = shown(attr, ino, lowers.len(), None);
+        let attr = self.shown(attr, ino, lowers.len(), None);
         let upper = None;
         Ok(Candidate { kind, ino, attr, upper, lowers, marks, links: None, links_version })
     }
@@ -411,12 +411,12 @@ impl Union {
         parent: &Arc<Node>,
         name: Name<'_>,
         upper: UpperRef,
-        mut attr: Attr,
+        attr: Attr,
         marks: Marks,
     ) -> Result<(Arc<Node>, Attr)> {
         let device = self.writable()?.fs();
         let ino = self.inos.map(device, attr.ino);
-        attr.ino = ino;
+        let mut attr = self.shown(attr, ino, 1, None);
         let (kind, upper) = (attr.kind, Some(upper));
         let candidate = Candidate {
             kind,
@@ -497,16 +497,27 @@ impl Candidate {
     }
 }
 
-/// Attributes as the mount shows them. `layers`: how many directories are merged.
-pub(super) fn shown(mut attr: Attr, ino: u64, layers: usize, links: Option<&Links>) -> Attr {
-    attr.ino = ino;
-    if attr.kind == Kind::Dir && layers > 1 {
-        // The count of a merged directory's subdirectories would need a listing. 1 is what
-        // filesystems that do not count show (btrfs, the kernel's overlayfs), and find(1) knows it.
-        attr.nlink = 1;
+impl Union {
+    /// Attributes as the mount shows them. `layers`: how many directories are merged.
+    pub(super) fn shown(
+        &self,
+        mut attr: Attr,
+        ino: u64,
+        layers: usize,
+        links: Option<&Links>,
+    ) -> Attr {
+        attr.ino = ino;
+        attr.uid = self.options.ids.users.shown(attr.uid);
+        attr.gid = self.options.ids.groups.shown(attr.gid);
+        if attr.kind == Kind::Dir && layers > 1 {
+            // The count of a merged directory's subdirectories would need a listing. 1 is what
+            // filesystems that do not count show (btrfs, the kernel's overlayfs), and find(1) knows
+            // it.
+            attr.nlink = 1;
+        }
+        if let Some(links) = links {
+            attr.nlink = links.count;
+        }
+        attr
     }
-    if let Some(links) = links {
-        attr.nlink = links.count;
-    }
-    attr
 }

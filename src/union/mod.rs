@@ -12,6 +12,7 @@ mod copy_up;
 mod create;
 mod descend;
 mod file;
+pub mod ids;
 mod index;
 mod ino;
 pub mod interrupt;
@@ -34,6 +35,7 @@ use crate::attr::{Attr, Kind, StatFs};
 use crate::errno::{Errno, Error, Result};
 use crate::layer::{Held, Layer, Upper};
 
+use ids::Ids;
 use ino::InoMap;
 use lookup::Recent;
 use node::{Lower, Node, State, UpperRef};
@@ -76,12 +78,14 @@ pub enum Metacopy {
 }
 
 /// Every switch of a union, with its default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// When copied-up data must be durable.
     pub durability: Durability,
     /// What a change of metadata copies.
     pub metacopy: Metacopy,
+    /// Whose files the mount shows.
+    pub ids: Ids,
 }
 
 /// Who asks: for the owner of new objects and for set-id rules. Permission to do it has been

@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::layer::{Held, How, Id, New, Upper, What};
 use crate::name::Name;
 
-use super::lookup::{Slot, shown};
+use super::lookup::Slot;
 use super::node::{Node, Open, Orphan, Place, State, UpperRef};
 use super::table::Interned;
 use super::{Caller, Found, Handle, Mode, NodeId, Union};
@@ -45,7 +45,7 @@ impl Union {
         let node = self.nameless(upper, id, attr.ino, orphan)?;
         let open = Open { handles: 1, executed: 0, file, writable: true, stale: false };
         node.state()?.open = Some(Box::new(open));
-        let mut attr = shown(attr, node.ino, 1, None);
+        let mut attr = self.shown(attr, node.ino, 1, None);
         attr.nlink = 0;
         Ok((Found { node: node.id, attr }, Handle::of_flags(flags)))
     }
