@@ -200,13 +200,14 @@ fn write_changes(
     lowers: &[Arc<dyn Layer>],
     out: &mut dyn Write,
 ) -> Result<()> {
-    let upper: Arc<dyn Layer> = DirLayer::open(&container.upper())?;
-    let index: Option<Arc<dyn Layer>> = match DirLayer::open(&container.work().join("index")) {
-        Ok(index) => Some(index),
-        // Made by the first mount.
-        Err(error) if error.errno() == Errno::ENOENT => None,
-        Err(error) => return Err(error),
-    };
+    let upper: Arc<dyn Layer> = DirLayer::open_upper(&container.upper(), &container.work())?;
+    let index: Option<Arc<dyn Layer>> =
+        match DirLayer::open_upper(&container.work().join("index"), &container.work()) {
+            Ok(index) => Some(index),
+            // Made by the first mount.
+            Err(error) if error.errno() == Errno::ENOENT => None,
+            Err(error) => return Err(error),
+        };
     changes::layer_tar(&upper, index.as_ref(), lowers, out).map(drop)
 }
 
