@@ -114,7 +114,7 @@ fn what_is_not_followed_is_named() {
     let table: [(&str, &[u8]); 14] = [
         ("trusted.overlay.verity", b""),
         ("user.overlay.\x7fodd", b""),
-        ("user.fuseoverlayfs.override_stat", b"0:0:755"),
+        ("user.fuseoverlayfs.later", b"0"),
         ("trusted.overlay.metacopy", b"\0\x24\0\x01digest"),
         ("trusted.overlay.opaque", b"z"),
         ("trusted.overlay.nlink", b"U1"),
