@@ -6,7 +6,8 @@ cd "$(dirname "$(realpath "$0")")/.."
 . scripts/need.sh
 need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mount:mount \
   setfattr:attr setfacl:acl setcap:libcap2-bin strace:strace unshare:util-linux \
-  python3:python3 busybox:busybox-static umoci:umoci skopeo:skopeo buildah:buildah
+  python3:python3 busybox:busybox-static umoci:umoci skopeo:skopeo buildah:buildah \
+  setpriv:util-linux nsenter:util-linux dockerd:docker.io docker:docker.io
 need_cargo
 
 log=$(mktemp)
