@@ -126,6 +126,19 @@ pub struct SetAttr {
     pub kill_set_id: bool,
 }
 
+/// The permission bits after a write, or a change of owner, by somebody without `CAP_FSETID`:
+/// setuid goes, and setgid unless it means mandatory locking (no group execute).
+pub fn without_set_id(perm: u16) -> u16 {
+    const SET_UID: u16 = 0o4000;
+    const SET_GID: u16 = 0o2000;
+    const GROUP_EXEC: u16 = 0o010;
+    let mut perm = perm & !SET_UID;
+    if perm & GROUP_EXEC != 0 {
+        perm &= !SET_GID;
+    }
+    perm
+}
+
 /// What `statfs` tells; fields as in statfs(2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatFs {

@@ -16,7 +16,7 @@
     reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
 )]
 
-use plyfs::testkit::in_memory::{check, check_bytes};
+use plyfs::testkit::in_memory::{check, check_bytes, check_overridden, check_shifted};
 use plyfs::testkit::{TreeSpec, op};
 use proptest::prelude::*;
 
@@ -62,6 +62,24 @@ proptest! {
         ops in op::ops(60),
     ) {
         check(&[TreeSpec::from_bytes(&entries.concat())], &ops, false);
+    }
+
+    #[test]
+    fn an_upper_with_owners_in_attributes_is_a_plain_directory(
+        layers in layers(),
+        ops in op::ops(32),
+        one_fs in any::<bool>(),
+    ) {
+        check_overridden(&layers, &ops, one_fs);
+    }
+
+    #[test]
+    fn shifted_ids_are_those_of_a_plain_directory(
+        layers in layers(),
+        ops in op::ops(32),
+        one_fs in any::<bool>(),
+    ) {
+        check_shifted(&layers, &ops, one_fs);
     }
 
     /// The body of the fuzz target `union_ops`, on bytes that no fuzzer chose.

@@ -89,6 +89,11 @@ Options for -o, separated by commas:
   volatile           never sync: faster, but after a crash the upperdir is lost
   metacopy=off       chmod, chown and the like copy a file's data, too, as before Linux 4.19;
                      without it the data stay in the layers until they are changed
+  uidmapping=ID:SHOWN:COUNT[:ID:SHOWN:COUNT..], gidmapping=..   ids as the layers hold them and
+                     as the mount shows them; those in no range are shown as 65534
+  squash_to_root, squash_to_uid=ID, squash_to_gid=ID   everything is shown as one owner's
+  xattr_permissions=2   owners, modes and types are kept in the attribute
+                     user.containers.override_stat (1: security.fuseoverlayfs.override_stat)
   ro, nosuid, nodev, noexec, noatime   as for mount(8)
 A backslash takes the meaning from a comma, a colon or a backslash in a path: a\\:b
 What mount(8), fuse-overlayfs and overlayfs understand beyond these is either of no effect here

@@ -305,9 +305,11 @@ impl Plan {
         let durability =
             if self.request.options.volatile { Durability::Volatile } else { Durability::Strict };
         let read_only = self.request.options.read_only || stack.upper.is_none();
+        let owners = &self.request.options.owners;
+        let ids = owners.ids((!process::may_give_away()).then(process::fs_ids));
         let whole = self.request.options.no_metacopy;
         let metacopy = if whole { Metacopy::Off } else { Metacopy::On };
-        let union = Union::new(stack, Options { durability, metacopy })
+        let union = Union::new(stack, Options { durability, metacopy, ids })
             .map_err(|error| self.failure(&error, "'plyfs check' tells more"))?;
         let root = rustix::process::geteuid().is_root();
         let config = MountConfig {
@@ -390,7 +392,8 @@ fn serve(mounted: Mounted, plan: &mut Plan) -> Outcome {
     // Who waits for our end may use the layers again, so they are let go of first.
     let claim = session.take_claim();
     let served = session.run();
-    let closed = upper.as_ref().map_or(Ok(()), |upper| upper.close());
+    let keeps = |_: &&Arc<DirUpper>| !plan.request.options.disposable;
+    let closed = upper.as_ref().filter(keeps).map_or(Ok(()), |upper| upper.close());
     drop(upper);
     drop(plan.request.held.take());
     drop(claim);

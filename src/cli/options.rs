@@ -4,10 +4,14 @@
 //! `lowerdir` by `:`, and a backslash takes the meaning from the byte after it. Paths are any
 //! bytes.
 
+mod owners;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+pub use self::owners::Owners;
 
 /// Options that other programs pass without asking what they mean, and that change nothing here:
 /// what they ask for is how plyfs works anyway, or nothing that it does.
@@ -63,7 +67,6 @@ const NOT_YET: &[&str] = &[
     "dirsync",
     "fscontext",
     "fsync",
-    "gidmapping",
     "index",
     "metacopy",
     "nfs_export",
@@ -72,14 +75,9 @@ const NOT_YET: &[&str] = &[
     "plugins",
     "redirect_dir",
     "rootcontext",
-    "squash_to_gid",
-    "squash_to_root",
-    "squash_to_uid",
     "sync",
-    "uidmapping",
     "uuid",
     "verity",
-    "xattr_permissions",
     "xino",
 ];
 
@@ -95,6 +93,8 @@ pub struct MountOptions {
     pub work: Option<PathBuf>,
     /// Nothing is synced; after a crash the upper must be thrown away.
     pub volatile: bool,
+    /// Volatile, and gone with the mount: not even its end makes anything durable.
+    pub disposable: bool,
     /// A change of metadata copies the data, too.
     pub no_metacopy: bool,
     /// No changes, even where there is an upper.
@@ -109,6 +109,8 @@ pub struct MountOptions {
     pub noatime: bool,
     /// All users may enter (as they always may when root mounts).
     pub allow_other: bool,
+    /// Whose files it shows.
+    pub owners: Owners,
     /// What was given and has no effect, for the log.
     pub ignored: Vec<Vec<u8>>,
 }
@@ -122,6 +124,8 @@ pub enum OptionError {
     NotYet(Vec<u8>),
     /// An option that takes no value was given one, or the other way round.
     Value(Vec<u8>),
+    /// An option about owners whose value says nothing that could be.
+    Owner(Vec<u8>, Vec<u8>),
     /// An option given twice.
     Twice(&'static str),
     /// An empty directory name in an option.
@@ -150,6 +154,10 @@ impl fmt::Display for OptionError {
             Self::Value(name) => {
                 write!(f, "option '{}' has a value too many or lacks one", name.escape_ascii())
             }
+            Self::Owner(name, value) => {
+                let (name, value) = (name.escape_ascii(), value.escape_ascii());
+                write!(f, "option '{name}' cannot be '{value}'")
+            }
             Self::Twice(name) => write!(f, "option '{name}' is given twice"),
             Self::EmptyPath(name) => write!(f, "option '{name}' names an empty path"),
             Self::Nul(name) => write!(f, "option '{name}' holds a NUL byte"),
@@ -171,6 +179,11 @@ impl OptionError {
             Self::Unknown(_) | Self::Value(_) => {
                 "see 'plyfs help mount' for the options; write a comma in a path as '\\,'"
             }
+            Self::Owner(name, _) if name.ends_with(b"mapping") => {
+                "give ID:SHOWN:COUNT, more of them after another ':', none overlapping"
+            }
+            Self::Owner(name, _) if name.starts_with(b"xattr") => "give 0, 1 or 2",
+            Self::Owner(..) => "give the number of a user or group",
             Self::NotYet(_) => "leave it out if you can do without; it changes what a mount means",
             Self::Twice("lowerdir") => "join the directories with ':' or use lowerdir+=DIR",
             Self::Twice(_) => "give it once",
@@ -254,6 +267,7 @@ fn apply(
         (b"lowerdir" | b"lowerdir+" | b"upperdir" | b"workdir", None) => {
             return Err(OptionError::Value(name.to_vec()));
         }
+        _ if options.owners.apply(name, value)? => {}
         (b"metacopy", Some(b"on")) => options.no_metacopy = false,
         (b"metacopy", Some(b"off")) => options.no_metacopy = true,
         (_, None) if flag(options, name) => {}

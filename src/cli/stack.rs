@@ -8,13 +8,15 @@ use super::output::Failure;
 use super::overlap::shown;
 use crate::errno::Errno;
 use crate::layer::dir::{DirLayer, DirUpper, UpperOptions};
+use crate::layer::override_stat::{self, Overridden, OverriddenUpper};
 use crate::layer::{Layer, Upper};
+use crate::sys::process;
 use crate::union::Stack;
 
 /// Opens the layers of `options`, whose paths are absolute and do not overlap. The upper layer
 /// comes a second time, to be closed at the end.
 pub(super) fn open(options: &MountOptions) -> Result<(Stack, Option<Arc<DirUpper>>), Failure> {
-    let lowers = options.lowers.iter().map(|path| lower(path)).collect::<Result<_, _>>()?;
+    let lowers = options.lowers.iter().map(|path| owned_lower(path)).collect::<Result<_, _>>()?;
     let upper = match (&options.upper, &options.work) {
         (Some(upper), Some(work)) => {
             let how = UpperOptions { volatile: options.volatile };
@@ -24,8 +26,32 @@ pub(super) fn open(options: &MountOptions) -> Result<(Stack, Option<Arc<DirUpper
         }
         _ => None,
     };
-    let stack = Stack { upper: upper.clone().map(|upper| upper as Arc<dyn Upper>), lowers };
-    Ok((stack, upper))
+    let writable = upper.clone().map(|upper| owned_upper(upper, options)).transpose()?;
+    Ok((Stack { upper: writable, lowers }, upper))
+}
+
+/// A read-only layer, its owners as its root says that they are kept.
+fn owned_lower(path: &Path) -> Result<Arc<dyn Layer>, Failure> {
+    let layer = lower(path)?;
+    let form = override_stat::form_of(&*layer)
+        .map_err(|error| Failure::new(format!("layer {}", shown(path)), &error, ""))?;
+    Ok(match form {
+        Some(form) => Overridden::new(layer, form),
+        None => layer,
+    })
+}
+
+/// The upper layer, its owners kept as its root says, or else as the options do.
+fn owned_upper(upper: Arc<DirUpper>, options: &MountOptions) -> Result<Arc<dyn Upper>, Failure> {
+    let failure = |error: crate::errno::Error| {
+        let path = options.upper.as_deref().unwrap_or_else(|| Path::new(""));
+        let hint = "leave out xattr_permissions, or put the upperdir on a filesystem with \
+                    extended attributes";
+        Failure::new(format!("upperdir {}", shown(path)), &error, hint)
+    };
+    let form = override_stat::form_of(&*upper).map_err(failure)?;
+    let Some(form) = form.or(options.owners.kept) else { return Ok(upper) };
+    Ok(OverriddenUpper::new(upper, form, process::fs_ids()).map_err(failure)?)
 }
 
 /// Opens a read-only layer.

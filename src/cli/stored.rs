@@ -91,6 +91,9 @@ pub(super) fn layers(
         lowers: stack.lowers,
         upper: Some(stack.upper),
         work: Some(stack.work),
+        // Nothing is left of it after a crash.
+        volatile: container.ephemeral,
+        disposable: container.ephemeral,
         ..MountOptions::default()
     };
     Ok((options, lock))

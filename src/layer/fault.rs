@@ -387,6 +387,11 @@ impl Data for FaultData {
         self.inner.reflink_from(source)
     }
 
+    fn removexattr(&self, name: &[u8]) -> Result<()> {
+        step(&self.plan)?;
+        self.inner.removexattr(name)
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.inner.fd()
     }

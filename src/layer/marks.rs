@@ -131,8 +131,9 @@ pub fn classify(stored: &[u8]) -> Class {
     if harmless.contains(&suffix) || suffix.starts_with(b"plyfs.") {
         return Class::Harmless;
     }
-    // fuse-overlayfs marks what it created so; nothing is to be followed.
-    if prefix == FUSE_OVERLAYFS && suffix == b"whiteout" {
+    // fuse-overlayfs marks what it created so, and nothing is to be followed; owners are the
+    // business of `override_stat`.
+    if prefix == FUSE_OVERLAYFS && (suffix == b"whiteout" || suffix == b"override_stat") {
         return Class::Harmless;
     }
     Class::Unknown

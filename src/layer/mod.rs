@@ -32,6 +32,7 @@ pub mod dir;
 pub mod fault;
 pub mod marks;
 pub mod mem;
+pub mod override_stat;
 pub mod walk;
 
 use std::fmt;
@@ -441,6 +442,14 @@ pub trait Data: Send + Sync + fmt::Debug {
     /// # Errors
     /// `EOPNOTSUPP`, `EXDEV` or `EINVAL` where that is impossible; nothing has changed then.
     fn reflink_from(&self, source: &dyn Data) -> Result<()>;
+
+    /// Removes an extended attribute as it is stored, if the file has it.
+    ///
+    /// # Errors
+    /// `EBADF` for a file that was not opened for writing.
+    fn removexattr(&self, _name: &[u8]) -> Result<()> {
+        Err(crate::errno::Errno::EBADF.into())
+    }
 
     /// The descriptor, where there is one.
     fn fd(&self) -> Option<BorrowedFd<'_>>;

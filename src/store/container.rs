@@ -168,6 +168,16 @@ impl Store {
             NewContainer::Ephemeral => (format!("run-{}", fresh_name()), true),
         };
         validate_name(&name)?;
+        // Of an ephemeral one, nothing survives a crash that would be worth waiting for.
+        self.db.lazily(!ephemeral, || self.insert_container(image, name, ephemeral))
+    }
+
+    fn insert_container(
+        &self,
+        image: &str,
+        name: String,
+        ephemeral: bool,
+    ) -> Result<(Container, Lock)> {
         let tx = self.db.write()?;
         let id = find(&tx, image)?;
         let image = load(&tx, &id)?.ok_or(Errno::ENOENT)?;
@@ -202,7 +212,7 @@ impl Store {
         Ok((container, lock))
     }
 
-    /// Makes a container's directories, durably, and takes its lock.
+    /// Makes a container's directories, durably if it is to be kept, and takes its lock.
     fn make_directories(&self, container: &Container, image: &Image) -> Result<Lock> {
         let mut private = std::fs::DirBuilder::new();
         private.mode(0o700);
@@ -215,8 +225,10 @@ impl Store {
         let lock = lock::try_lock(&container.dir.join("lock"), false, true)?
             .map(Lock::new)
             .ok_or(Errno::EBUSY)?;
-        for dir in [&container.upper(), &container.dir, &self.layout.snapshots()] {
-            sync_dir(dir)?;
+        if !container.ephemeral {
+            for dir in [&container.upper(), &container.dir, &self.layout.snapshots()] {
+                sync_dir(dir)?;
+            }
         }
         Ok(lock)
     }
@@ -274,11 +286,15 @@ impl Store {
     /// `ENOENT` if there is none; `EBUSY` if it is in use, naming by whom.
     pub fn remove_container(&self, name: &str) -> Result<()> {
         reserve::with(&self.layout, || self.delete_container(name))?;
-        // It is gone for whoever asks; that something else cannot be deleted is another matter.
+        self.clean_up();
+        Ok(())
+    }
+
+    /// What was asked for is gone; that something else cannot be deleted is another matter.
+    fn clean_up(&self) {
         if let Err(error) = self.tidy_up() {
             tracing::warn!(%error, "cannot clean up; the next gc will");
         }
-        Ok(())
     }
 
     /// Removes the row of a container that nobody uses.
@@ -315,10 +331,16 @@ impl Store {
     /// error, nor that somebody else still uses it: it goes after the last one.
     pub fn discard_container(&self, container: &Container, lock: Lock) -> Result<()> {
         drop(lock);
-        match self.remove_container(&container.name) {
-            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::EBUSY) => Ok(()),
-            result => result,
+        // A row that a crash brings back has no directory, or nobody's; the next gc takes it away.
+        let delete = || self.delete_container(&container.name);
+        let deleted = self.db.lazily(false, || reserve::with(&self.layout, delete));
+        match deleted {
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::EBUSY) => return Ok(()),
+            deleted => deleted?,
         }
+        // Not lazily: with others, files go whose rows must be gone for good.
+        self.clean_up();
+        Ok(())
     }
 }
 

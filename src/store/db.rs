@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno as Raw;
@@ -90,6 +91,21 @@ impl Db {
     /// Begins a transaction that holds the store's write lock; rolled back unless [`commit`]ted.
     pub(super) fn write(&self) -> Result<Transaction<'_>> {
         Transaction::new_unchecked(&self.0, TransactionBehavior::Immediate).map_err(error)
+    }
+
+    /// Does `work`, whose transactions need not survive a crash of the machine: they are made all
+    /// or nothing, but nobody waits for the disk. With `wait` they are as any others.
+    pub(super) fn lazily<T>(&self, wait: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if wait {
+            return work();
+        }
+        // The last one to close the database would wait for it after all.
+        let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        self.0.set_db_config(keep_log, true).map_err(error)?;
+        self.0.pragma_update(None, "synchronous", "normal").map_err(error)?;
+        let done = work();
+        self.0.pragma_update(None, "synchronous", "full").map_err(error)?;
+        done
     }
 
     /// What SQLite finds wrong with the file and with references between rows.

@@ -199,6 +199,11 @@ pub fn unique_mount_id(path: &Path) -> Option<u64> {
     (stat.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id)
 }
 
+/// A mount is busy for the moment in which anybody looks at it (df, another command of ours that
+/// reads the mounts of the machine): how often to try again, and after how long.
+const GLANCES: u32 = 10;
+const GLANCE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Unmounts what is on top at `target`; with `lazy` even while it is in use.
 ///
 /// # Errors
@@ -206,9 +211,16 @@ pub fn unique_mount_id(path: &Path) -> Option<u64> {
 pub fn unmount(target: &Path, lazy: bool) -> Result<()> {
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::DETACH, lazy);
-    match rustix::mount::unmount(target, flags) {
-        Err(Raw::PERM) => {}
-        result => return Ok(result?),
+    let mut tries = GLANCES;
+    loop {
+        match rustix::mount::unmount(target, flags) {
+            Err(Raw::PERM) => break,
+            Err(Raw::BUSY) if tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(GLANCE);
+            }
+            result => return Ok(result?),
+        }
     }
     let mut helper = Command::new(HELPER);
     helper.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(target).stdin(Stdio::null());

@@ -40,6 +40,11 @@ pub fn has_mknod() -> bool {
     has(CapabilitySet::MKNOD)
 }
 
+/// Whether this process may give files to anybody: `CAP_CHOWN`, where every id exists.
+pub fn may_give_away() -> bool {
+    has(CapabilitySet::CHOWN) && in_initial_user_namespace()
+}
+
 fn has(capability: CapabilitySet) -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }

@@ -7,6 +7,7 @@ use super::run::run;
 use super::union_target::UnionTarget;
 use super::{Model, TreeSpec};
 use crate::layer::mem::MemLayer;
+use crate::layer::override_stat::{Form, OverriddenUpper};
 use crate::layer::{Layer, Upper};
 use crate::union::Stack;
 
@@ -16,6 +17,34 @@ use crate::union::Stack;
 /// # Panics
 /// At the first difference, and when a lower layer changed or something is still held.
 pub fn check(layers: &[TreeSpec], ops: &[Op], one_fs: bool) {
+    check_wrapped(layers, ops, one_fs, false, |upper| upper);
+}
+
+/// As [`check`], by a container whose ids are shifted.
+///
+/// # Panics
+/// As [`check`].
+pub fn check_shifted(layers: &[TreeSpec], ops: &[Op], one_fs: bool) {
+    check_wrapped(layers, ops, one_fs, true, |upper| upper);
+}
+
+/// As [`check`], with an upper that keeps owners in attributes.
+///
+/// # Panics
+/// As [`check`].
+pub fn check_overridden(layers: &[TreeSpec], ops: &[Op], one_fs: bool) {
+    check_wrapped(layers, ops, one_fs, false, |upper| {
+        OverriddenUpper::new(upper, Form::Containers, (1000, 1000)).expect("takes attributes")
+    });
+}
+
+fn check_wrapped(
+    layers: &[TreeSpec],
+    ops: &[Op],
+    one_fs: bool,
+    shifted: bool,
+    wrap: impl Fn(Arc<dyn Upper>) -> Arc<dyn Upper> + 'static,
+) {
     let upper = MemLayer::new(1);
     let lowers: Vec<Arc<MemLayer>> = layers
         .iter()
@@ -32,7 +61,7 @@ pub fn check(layers: &[TreeSpec], ops: &[Op], one_fs: bool) {
         move || {
             upper.sweep();
             let lowers = lowers.iter().map(|mem| Arc::clone(mem) as Arc<dyn Layer>).collect();
-            Stack { upper: Some(Arc::clone(&upper) as Arc<dyn Upper>), lowers }
+            Stack { upper: Some(wrap(Arc::clone(&upper) as Arc<dyn Upper>)), lowers }
         }
     };
     let all: Vec<Arc<MemLayer>> = std::iter::once(upper).chain(lowers.iter().cloned()).collect();
@@ -46,7 +75,8 @@ pub fn check(layers: &[TreeSpec], ops: &[Op], one_fs: bool) {
         }
         leaks
     };
-    let mut union = UnionTarget::new(stack, leaks);
+    let mut union =
+        if shifted { UnionTarget::shifted(stack, leaks) } else { UnionTarget::new(stack, leaks) };
     let mut model = Model::merged(layers);
     let mut ops = ops.to_vec();
     ops.push(Op::Remount);

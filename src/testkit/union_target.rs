@@ -10,9 +10,15 @@ use super::tree::{Seen, shown_time};
 use crate::attr::{Attr, Kind, SetAttr, SetTime, Time};
 use crate::errno::{Errno, Result};
 use crate::name::Name;
+use crate::union::ids::{IdMap, Ids, Range};
 use crate::union::{Caller, Found, Handle, Mode, NodeId, Options, RenameFlag, Stack, Union};
 
-const ROOT: Caller = Caller { uid: 0, gid: 0 };
+/// How far ids are shifted in a mount that shifts them, and how many: more than operations use.
+const SHIFT: u32 = 100_000;
+const IDS: u32 = 70_000;
+
+/// The attribute that names a user.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// A file kept open.
 #[derive(Clone, Copy)]
@@ -29,6 +35,8 @@ pub struct UnionTarget {
     union: Option<Union>,
     held: BTreeMap<u8, HeldFile>,
     plus: bool,
+    /// What is added to the ids that the layers hold.
+    shift: u32,
 }
 
 impl fmt::Debug for UnionTarget {
@@ -46,13 +54,57 @@ impl UnionTarget {
     ) -> Self {
         let (stack, leaks) = (Box::new(stack), Box::new(leaks));
         let held = BTreeMap::new();
-        let mut this = Self { stack, leaks, union: None, held, plus: false };
+        let mut this = Self { stack, leaks, union: None, held, plus: false, shift: 0 };
+        this.mount();
+        this
+    }
+
+    /// As [`new`](Self::new), with all ids shifted: done and seen by a container to which they are
+    /// what they are in the layers.
+    pub fn shifted(
+        stack: impl FnMut() -> Stack + 'static,
+        leaks: impl Fn() -> Vec<String> + 'static,
+    ) -> Self {
+        let mut this = Self::new(stack, leaks);
+        this.unmount();
+        this.shift = SHIFT;
         this.mount();
         this
     }
 
     fn mount(&mut self) {
-        self.union = Some(Union::new((self.stack)(), Options::default()).expect("mounts"));
+        let mut options = Options::default();
+        if self.shift != 0 {
+            let range = Range { stored: 0, shown: self.shift, len: IDS };
+            let map = IdMap::new(vec![range]).expect("is one range");
+            options.ids = Ids { users: map.clone(), groups: map };
+        }
+        self.union = Some(Union::new((self.stack)(), options).expect("mounts"));
+    }
+
+    /// Root of the container.
+    fn root(&self) -> Caller {
+        Caller { uid: self.shift, gid: self.shift }
+    }
+
+    /// An attribute's value as the kernel hands it on for a container whose root is another user.
+    fn handed(&self, name: &[u8], value: Vec<u8>) -> Vec<u8> {
+        if self.shift == 0 || name != CAPABILITY || value.get(3) != Some(&2) {
+            return value;
+        }
+        let mut value = value;
+        value[3] = 3;
+        value.extend(self.shift.to_le_bytes());
+        value
+    }
+
+    /// The other way round.
+    fn taken(&self, name: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+        if name == CAPABILITY && value.ends_with(&self.shift.to_le_bytes()) && self.shift != 0 {
+            value.truncate(value.len() - 4);
+            value[3] = 2;
+        }
+        value
     }
 
     /// The union itself.
@@ -231,24 +283,24 @@ impl UnionTarget {
         match op {
             Op::Create(p, perm) => self.make(p, |u, dir, name| {
                 let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-                let (found, handle) = u.create(dir, name, mode(*perm), flags, &ROOT)?;
+                let (found, handle) = u.create(dir, name, mode(*perm), flags, &self.root())?;
                 u.release(found.node, handle)?;
                 Ok(found)
             }),
             // The kernel masks these bits for a directory before it asks.
             Op::Mkdir(p, perm) => {
-                self.make(p, |u, dir, name| u.mkdir(dir, name, mode(*perm & 0o1777), &ROOT))
+                self.make(p, |u, dir, name| u.mkdir(dir, name, mode(*perm & 0o1777), &self.root()))
             }
             Op::Symlink(p, n) => {
                 let target = format!("target{n}");
-                self.make(p, |u, dir, name| u.symlink(dir, name, target.as_bytes(), &ROOT))
+                self.make(p, |u, dir, name| u.symlink(dir, name, target.as_bytes(), &self.root()))
             }
-            Op::Fifo(p, perm) => {
-                self.make(p, |u, dir, name| u.mknod(dir, name, (Kind::Fifo, 0), mode(*perm), &ROOT))
-            }
+            Op::Fifo(p, perm) => self.make(p, |u, dir, name| {
+                u.mknod(dir, name, (Kind::Fifo, 0), mode(*perm), &self.root())
+            }),
             Op::Char(p, minor) => self.make(p, |u, dir, name| {
                 let node = (Kind::Char, u64::from(*minor));
-                u.mknod(dir, name, node, mode(0o600), &ROOT)
+                u.mknod(dir, name, node, mode(0o600), &self.root())
             }),
             _ => unreachable!("makes nothing"),
         }
@@ -258,7 +310,8 @@ impl UnionTarget {
         let (place, set) = match op {
             Op::Chmod(p, perm) => (p, SetAttr { perm: Some(*perm), ..SetAttr::default() }),
             Op::Chown(p, uid, gid) => {
-                (p, SetAttr { uid: Some(*uid), gid: Some(*gid), ..SetAttr::default() })
+                let (uid, gid) = (Some(*uid + self.shift), Some(*gid + self.shift));
+                (p, SetAttr { uid, gid, ..SetAttr::default() })
             }
             Op::Utimens(p, sec) => (p, SetAttr { mtime: Some(time(*sec)), ..SetAttr::default() }),
             _ => unreachable!("changes no attribute"),
@@ -285,10 +338,11 @@ impl UnionTarget {
             }
             match op {
                 Op::SetXattr(_, n, value, flags) => {
-                    done(u.setxattr(node, name, &xattr_value(*n, *value), *flags))
+                    let value = self.handed(name, xattr_value(*n, *value));
+                    done(u.setxattr(node, name, &value, *flags))
                 }
                 Op::RemoveXattr(..) => done(u.removexattr(node, name)),
-                _ => Ok(Outcome::Bytes(u.getxattr(node, name)?)),
+                _ => Ok(Outcome::Bytes(self.taken(name, u.getxattr(node, name)?))),
             }
         })
     }
@@ -382,9 +436,10 @@ impl UnionTarget {
             Kind::Symlink => u.readlink(node)?,
             _ => Vec::new(),
         };
+        let (uid, gid) = (uid - self.shift, gid - self.shift);
         let mut xattrs = BTreeMap::new();
         for name in u.listxattr(node)? {
-            let value = u.getxattr(node, &name)?;
+            let value = self.taken(&name, u.getxattr(node, &name)?);
             xattrs.insert(name, value);
         }
         if kind == Kind::Dir {

@@ -4,12 +4,16 @@
 //! The format is that of the extended attribute (linux/posix_acl_xattr.h): a version, then entries
 //! of tag, permissions and id, little-endian.
 
+use crate::errno::Result;
+
 /// The attribute that holds a directory's default ACL.
 pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 /// The attribute that holds an object's ACL.
 pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
 
 const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
+const GROUP: u16 = 0x08;
 const GROUP_OBJ: u16 = 0x04;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
@@ -66,6 +70,33 @@ pub(super) fn inherit(acl: &[u8], perm: u16) -> Option<Inherited> {
         access.extend_from_slice(entry.get(4..)?);
     }
     Some(Inherited { perm: result, access: extended.then_some(access) })
+}
+
+/// `acl` with the ids of its users and groups translated. A value that is no ACL stays as it is:
+/// whoever gets it will say so.
+///
+/// # Errors
+/// What `user` and `group` say.
+pub(super) fn translate(
+    acl: &[u8],
+    user: impl Fn(u32) -> Result<u32>,
+    group: impl Fn(u32) -> Result<u32>,
+) -> Result<Vec<u8>> {
+    let mut out = acl.to_vec();
+    let entries = out.get_mut(HEADER..).unwrap_or_default();
+    for entry in entries.chunks_exact_mut(ENTRY) {
+        let tag = tag_of(entry);
+        let Some(place) = entry.get_mut(4..) else { continue };
+        let Ok(bytes) = <[u8; 4]>::try_from(&*place) else { continue };
+        let id = u32::from_le_bytes(bytes);
+        let id = match tag {
+            Some(USER) => user(id)?,
+            Some(GROUP) => group(id)?,
+            _ => id,
+        };
+        place.copy_from_slice(&id.to_le_bytes());
+    }
+    Ok(out)
 }
 
 fn tag_of(entry: &[u8]) -> Option<u16> {

@@ -2,26 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::attr::{Attr, Kind, SetAttr, SetTime};
+use crate::attr::{Attr, Kind, SetAttr, SetTime, without_set_id};
 use crate::errno::{Errno, Result};
 
-use super::lookup::shown;
 use super::node::{Lower, Node};
 use super::{Caller, NodeId, Union};
-
-const SET_UID: u16 = 0o4000;
-const SET_GID: u16 = 0o2000;
-const GROUP_EXEC: u16 = 0o010;
-
-/// The permission bits after a write, or a change of owner, by somebody without `CAP_FSETID`:
-/// setuid goes, and setgid unless it means mandatory locking (no group execute).
-pub(super) fn without_set_id(perm: u16) -> u16 {
-    let mut perm = perm & !SET_UID;
-    if perm & GROUP_EXEC != 0 {
-        perm &= !SET_GID;
-    }
-    perm
-}
 
 /// What the data take that a file in the upper layer has below: its own blocks are none.
 pub(super) fn blocks_below(lowers: &[Lower]) -> Result<u64> {
@@ -48,7 +33,7 @@ impl Union {
             (None, Some(top)) => (top.layer().attr(top.id())?, lowers.len()),
             (None, None) => return Err(crate::bug!("a node without any object")),
         };
-        let mut attr = shown(attr, node.ino, layers, links.as_ref());
+        let mut attr = self.shown(attr, node.ino, layers, links.as_ref());
         if metacopy {
             attr.blocks = blocks_below(lowers)?;
         }
@@ -64,6 +49,9 @@ impl Union {
         let upper = self.writable()?;
         let node = self.node(node)?;
         let mut set = *set;
+        let ids = &self.options.ids;
+        set.uid = set.uid.map(|uid| ids.users.stored(uid)).transpose()?;
+        set.gid = set.gid.map(|gid| ids.groups.stored(gid)).transpose()?;
         if set.size.is_some() && node.kind != Kind::File {
             return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL }.into());
         }

@@ -147,19 +147,18 @@ impl Union {
     ) -> Result<Plan<'a>> {
         let upper = self.writable()?;
         let parent_attr = upper.attr(dir)?;
+        let ids = &self.options.ids;
+        let inherits = parent_attr.perm & SET_GID != 0;
         let mut plan = Plan {
             what,
             perm: mode.perm,
-            uid: caller.uid,
-            gid: caller.gid,
+            uid: ids.users.stored(caller.uid)?,
+            gid: if inherits { parent_attr.gid } else { ids.groups.stored(caller.gid)? },
             xattrs: Vec::new(),
             default_acl: false,
         };
-        if parent_attr.perm & SET_GID != 0 {
-            plan.gid = parent_attr.gid;
-            if what == What::Dir {
-                plan.perm |= SET_GID;
-            }
+        if inherits && what == What::Dir {
+            plan.perm |= SET_GID;
         }
         if matches!(what, What::Symlink(_)) {
             return Ok(plan);

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::attr::{Kind, SetAttr};
+use crate::attr::{Kind, SetAttr, without_set_id};
 use crate::errno::{Errno, Result};
 use crate::layer::{Data, Seek};
 
-use super::attr::without_set_id;
 use super::node::{Node, Open};
 use super::{Durability, Handle, NodeId, Union};
 

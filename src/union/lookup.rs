@@ -11,7 +11,6 @@ use crate::name::Name;
 
 use super::attr::blocks_below;
 use super::descend::{Below, Start, dangling, refuse_unknown, starts};
-use super::ino;
 use super::node::{Links, Lower, Node, Place, State, UpperRef};
 use super::table::Interned;
 use super::{Found, NodeId, Union};
@@ -71,7 +70,7 @@ impl std::ops::Deref for Ref<'_> {
 
 impl Drop for Ref<'_> {
     fn drop(&mut self) {
-        self.union.table.release(&self.node, 1);
+        self.union.live.table.release(&self.node, 1);
     }
 }
 
@@ -124,7 +123,7 @@ impl Union {
                 // Copied up under another of its names since the walk passed there.
                 let now = self.attr_of(&node);
                 if now.is_err() {
-                    self.table.release(&node, 1);
+                    self.live.table.release(&node, 1);
                 }
                 attr = now?;
             }
@@ -138,7 +137,7 @@ impl Union {
         loop {
             let version = parent.version();
             if let Some((slot, id)) = self.recall(parent, version, name) {
-                let node = id.map(|id| self.table.get_retained(id));
+                let node = id.map(|id| self.live.table.get_retained(id));
                 match node {
                     None => return Ok(Spot { slot, node: None, version }),
                     Some(Some(node)) => {
@@ -165,7 +164,7 @@ impl Union {
         version: u32,
         name: Name<'_>,
     ) -> Option<(Slot, Option<NodeId>)> {
-        let name_hash = ino::hash(&self.hash, name.as_bytes());
+        let name_hash = self.live.hash(name.as_bytes());
         let answer = self.recent_cell(parent, name_hash).lock();
         let answer = answer.as_ref()?;
         let same = answer.parent == parent.id && answer.version == version;
@@ -180,7 +179,7 @@ impl Union {
         slot: Slot,
         node: Option<NodeId>,
     ) {
-        let name_hash = ino::hash(&self.hash, name.as_bytes());
+        let name_hash = self.live.hash(name.as_bytes());
         let mut cell = self.recent_cell(parent, name_hash).lock();
         *cell = Some(Answer { parent: parent.id, version, name_hash, slot, node });
     }
@@ -259,11 +258,11 @@ impl Union {
             (Some(ino), _) => ino,
             (None, Some(lower)) if attr.kind == Kind::Dir => {
                 let real = lower.layer().attr(lower.id())?.ino;
-                self.inos.map(lower.layer().fs(), real)
+                self.live.inos.map(lower.layer().fs(), real)
             }
-            _ => self.inos.map(upper.fs(), attr.ino),
+            _ => self.live.inos.map(upper.fs(), attr.ino),
         };
-        let mut attr = shown(attr, ino, 1 + lowers.len(), links.as_ref());
+        let mut attr = self.shown(attr, ino, 1 + lowers.len(), links.as_ref());
         if marks.metacopy {
             attr.blocks = blocks_below(&lowers)?;
         }
@@ -312,14 +311,14 @@ impl Union {
         version: u64,
     ) -> Result<Candidate> {
         let Some(top) = lowers.first() else { return Err(crate::bug!("found in no layer")) };
-        let ino = self.inos.map(top.layer().fs(), attr.ino);
+        let ino = self.live.inos.map(top.layer().fs(), attr.ino);
         let kind = attr.kind;
         let linked = kind != Kind::Dir && attr.nlink > 1;
         let links_version = linked.then_some(version);
         if linked {
             // Another of its names may have been copied up: then this is that copy.
             if let Some((upper, copy, links, marks)) = self.copy_in_index(top)? {
-                let attr = shown(copy, ino, 1, Some(&links));
+                let attr = self.shown(copy, ino, 1, Some(&links));
                 let (upper, links) = (Some(upper), Some(links));
                 return Ok(Candidate {
                     kind,
@@ -333,7 +332,7 @@ impl Union {
                 });
             }
         }
-        let attr = shown(attr, ino, lowers.len(), None);
+        let attr = self.shown(attr, ino, lowers.len(), None);
         let upper = None;
         Ok(Candidate { kind, ino, attr, upper, lowers, marks, links: None, links_version })
     }
@@ -372,7 +371,7 @@ impl Union {
                 Some(candidate) => candidate.into_node(id, parent, name),
                 None => Node::new(id, ino, kind, State::new(None)),
             };
-            match self.table.intern(ino, valid, same, make) {
+            match self.live.table.intern(ino, valid, same, make) {
                 Interned::Made(node) => {
                     return Ok(Some(node));
                 }
@@ -386,7 +385,7 @@ impl Union {
                 Interned::Conflict => match left {
                     Some(mut again) => {
                         tracing::warn!(name = %name, ino, "two objects claim one inode number");
-                        again.ino = self.inos.fresh();
+                        again.ino = self.live.inos.fresh();
                         candidate = again;
                     }
                     None => return Err(crate::bug!("a conflict after the node was made")),
@@ -411,12 +410,12 @@ impl Union {
         parent: &Arc<Node>,
         name: Name<'_>,
         upper: UpperRef,
-        mut attr: Attr,
+        attr: Attr,
         marks: Marks,
     ) -> Result<(Arc<Node>, Attr)> {
         let device = self.writable()?.fs();
-        let ino = self.inos.map(device, attr.ino);
-        attr.ino = ino;
+        let ino = self.live.inos.map(device, attr.ino);
+        let mut attr = self.shown(attr, ino, 1, None);
         let (kind, upper) = (attr.kind, Some(upper));
         let candidate = Candidate {
             kind,
@@ -497,16 +496,27 @@ impl Candidate {
     }
 }
 
-/// Attributes as the mount shows them. `layers`: how many directories are merged.
-pub(super) fn shown(mut attr: Attr, ino: u64, layers: usize, links: Option<&Links>) -> Attr {
-    attr.ino = ino;
-    if attr.kind == Kind::Dir && layers > 1 {
-        // The count of a merged directory's subdirectories would need a listing. 1 is what
-        // filesystems that do not count show (btrfs, the kernel's overlayfs), and find(1) knows it.
-        attr.nlink = 1;
+impl Union {
+    /// Attributes as the mount shows them. `layers`: how many directories are merged.
+    pub(super) fn shown(
+        &self,
+        mut attr: Attr,
+        ino: u64,
+        layers: usize,
+        links: Option<&Links>,
+    ) -> Attr {
+        attr.ino = ino;
+        attr.uid = self.options.ids.users.shown(attr.uid);
+        attr.gid = self.options.ids.groups.shown(attr.gid);
+        if attr.kind == Kind::Dir && layers > 1 {
+            // The count of a merged directory's subdirectories would need a listing. 1 is what
+            // filesystems that do not count show (btrfs, the kernel's overlayfs), and find(1) knows
+            // it.
+            attr.nlink = 1;
+        }
+        if let Some(links) = links {
+            attr.nlink = links.count;
+        }
+        attr
     }
-    if let Some(links) = links {
-        attr.nlink = links.count;
-    }
-    attr
 }

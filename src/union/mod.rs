@@ -12,9 +12,11 @@ mod copy_up;
 mod create;
 mod descend;
 mod file;
+pub mod ids;
 mod index;
 mod ino;
 pub mod interrupt;
+mod live;
 mod lookup;
 mod node;
 mod readdir;
@@ -25,7 +27,6 @@ mod table;
 mod tmpfile;
 mod xattr;
 
-use std::hash::RandomState;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -34,11 +35,13 @@ use crate::attr::{Attr, Kind, StatFs};
 use crate::errno::{Errno, Error, Result};
 use crate::layer::{Held, Layer, Upper};
 
+use ids::Ids;
 use ino::InoMap;
+use live::Live;
 use lookup::Recent;
 use node::{Lower, Node, State, UpperRef};
 use readdir::Listings;
-use table::{Interned, Table};
+use table::Interned;
 
 /// A node of the union, as the driver names it: valid from the lookup that returned it until it is
 /// forgotten.
@@ -76,12 +79,14 @@ pub enum Metacopy {
 }
 
 /// Every switch of a union, with its default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// When copied-up data must be durable.
     pub durability: Durability,
     /// What a change of metadata copies.
     pub metacopy: Metacopy,
+    /// Whose files the mount shows.
+    pub ids: Ids,
 }
 
 /// Who asks: for the owner of new objects and for set-id rules. Permission to do it has been
@@ -150,10 +155,8 @@ pub struct Union {
     upper: Option<Arc<dyn Upper>>,
     lowers: Vec<Arc<dyn Layer>>,
     options: Options,
-    inos: InoMap,
-    table: Table,
+    live: Live,
     root: Arc<Node>,
-    hash: RandomState,
     recent: Recent,
     listings: Mutex<Listings>,
     /// Bumped when a hard link is copied up or the number of its names changes.
@@ -174,16 +177,14 @@ impl Union {
         }
         // Lowers first: their numbers stay what they are when an upper is added or taken away.
         let inos = InoMap::new(lowers.iter().map(|l| l.fs()).chain(upper.iter().map(|u| u.fs())));
-        let table = Table::default();
-        let root = make_root(upper.as_ref(), &lowers, &inos, &table)?;
+        let live = Live::new(inos);
+        let root = make_root(upper.as_ref(), &lowers, &live)?;
         Ok(Self {
             upper,
             lowers,
             options,
-            inos,
-            table,
+            live,
             root,
-            hash: RandomState::new(),
             recent: Recent::default(),
             listings: Mutex::default(),
             links_version: std::sync::atomic::AtomicU64::new(0),
@@ -199,12 +200,12 @@ impl Union {
     /// The node that shows this inode number, if it is live. For drivers whose node ids are inode
     /// numbers.
     pub fn by_ino(&self, ino: u64) -> Option<NodeId> {
-        self.table.by_ino(ino)
+        self.live.table.by_ino(ino)
     }
 
     /// Number of live nodes, the root included.
     pub fn node_count(&self) -> usize {
-        self.table.len()
+        self.live.table.len()
     }
 
     /// Number of copy-ups of file contents under way: while it is not zero, a request that changes
@@ -218,8 +219,8 @@ impl Union {
         if node == self.root.id {
             return;
         }
-        if let Some(node) = self.table.get(node) {
-            self.table.release(&node, n);
+        if let Some(node) = self.live.table.get(node) {
+            self.live.table.release(&node, n);
         }
     }
 
@@ -246,7 +247,7 @@ impl Union {
         if id == self.root.id {
             return Ok(Arc::clone(&self.root));
         }
-        self.table.get(id).ok_or_else(|| Errno::ESTALE.into())
+        self.live.table.get(id).ok_or_else(|| Errno::ESTALE.into())
     }
 
     fn dir(&self, id: NodeId) -> Result<Arc<Node>> {
@@ -269,8 +270,7 @@ impl Union {
 fn make_root(
     upper: Option<&Arc<dyn Upper>>,
     lowers: &[Arc<dyn Layer>],
-    inos: &InoMap,
-    table: &Table,
+    live: &Live,
 ) -> Result<Arc<Node>> {
     let mut state = State::new(None);
     let mut ino = None;
@@ -282,7 +282,7 @@ fn make_root(
         state.opaque = marks.opaque;
         state.impure = marks.impure;
         state.default_acl = marks.default_acl;
-        ino = Some(inos.map(upper.fs(), attr.ino));
+        ino = Some(live.inos.map(upper.fs(), attr.ino));
         merge = !marks.opaque;
     }
     let mut merged = Vec::new();
@@ -293,7 +293,7 @@ fn make_root(
         let (attr, marks) = lower.root_entry()?;
         descend::refuse_unknown(&marks, b"/")?;
         if merged.is_empty() {
-            ino = Some(inos.map(lower.fs(), attr.ino));
+            ino = Some(live.inos.map(lower.fs(), attr.ino));
             if upper.is_none() {
                 state.default_acl = marks.default_acl;
             }
@@ -303,8 +303,9 @@ fn make_root(
         merge = !marks.opaque;
     }
     state.lowers = Some(merged.into());
-    let ino = ino.unwrap_or_else(|| inos.fresh());
-    let made = table.intern(ino, || true, |_| false, |id| Node::new(id, ino, Kind::Dir, state));
+    let ino = ino.unwrap_or_else(|| live.inos.fresh());
+    let make = |id| Node::new(id, ino, Kind::Dir, state);
+    let made = live.table.intern(ino, || true, |_| false, make);
     match made {
         Interned::Made(root) => Ok(root),
         _ => Err(crate::bug!("the first node met another one")),

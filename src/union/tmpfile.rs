@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::layer::{Held, How, Id, New, Upper, What};
 use crate::name::Name;
 
-use super::lookup::{Slot, shown};
+use super::lookup::Slot;
 use super::node::{Node, Open, Orphan, Place, State, UpperRef};
 use super::table::Interned;
 use super::{Caller, Found, Handle, Mode, NodeId, Union};
@@ -45,7 +45,7 @@ impl Union {
         let node = self.nameless(upper, id, attr.ino, orphan)?;
         let open = Open { handles: 1, executed: 0, file, writable: true, stale: false };
         node.state()?.open = Some(Box::new(open));
-        let mut attr = shown(attr, node.ino, 1, None);
+        let mut attr = self.shown(attr, node.ino, 1, None);
         attr.nlink = 0;
         Ok((Found { node: node.id, attr }, Handle::of_flags(flags)))
     }
@@ -65,20 +65,20 @@ impl Union {
         state.ext().orphan = Some(orphan);
         state.dead = true;
         let mut left = Some(state);
-        let mut ino = self.inos.map(upper.fs(), real_ino);
+        let mut ino = self.live.inos.map(upper.fs(), real_ino);
         loop {
             let number = ino;
             let make = |node| {
                 let state = left.take().unwrap_or_else(|| State::new(None));
                 Node::new(node, number, Kind::File, state)
             };
-            match self.table.intern(number, || true, |_| false, make) {
+            match self.live.table.intern(number, || true, |_| false, make) {
                 Interned::Made(node) => return Ok(node),
                 Interned::Known(_) | Interned::Stale => {
                     return Err(crate::bug!("a new file is known already"));
                 }
                 // A copied-up file shows this number as its own.
-                Interned::Conflict => ino = self.inos.fresh(),
+                Interned::Conflict => ino = self.live.inos.fresh(),
             }
         }
     }

@@ -21,7 +21,8 @@ impl Union {
     /// `ENODATA` if there is none; `EOPNOTSUPP` if there can be none of that name.
     pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
         let node = self.node(node)?;
-        self.xattr_of(&node, &stored(name))?.ok_or_else(|| absent(name).into())
+        let value = self.xattr_of(&node, &stored(name))?.ok_or_else(|| absent(name))?;
+        Ok(self.options.ids.shown_value(name, value))
     }
 
     /// The names of the extended attributes that a user sees.
@@ -35,6 +36,7 @@ impl Union {
     pub fn setxattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
         let upper = self.writable()?;
         let node = self.node(node)?;
+        let value = &self.options.ids.stored_value(name, value)?;
         let name = stored(name);
         if node.upper()?.is_none() && flags & (CREATE | REPLACE) != 0 {
             // What is bound to fail need not copy anything up.

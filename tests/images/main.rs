@@ -246,6 +246,30 @@ fn what_is_in_use_stays() {
     stand.is_sound();
 }
 
+/// What is gone afterwards anyway: a disk that is busy with something else is not waited for.
+#[test]
+fn a_run_that_is_not_kept_waits_for_no_disk() {
+    let stand = Stand::with_small();
+    let synced = |arguments: &[&str]| {
+        let log = stand.0.path().join("calls");
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-e", "trace=fsync,fdatasync,sync,syncfs", "-o", text(&log), PLYFS]);
+        traced.args(arguments).env("PLYFS_ROOT", stand.store()).stdin(Stdio::null());
+        let output = traced.output().expect("strace is installed");
+        assert!(output.status.success(), "{}", stderr(&output));
+        let log = fs::read_to_string(log).unwrap();
+        let calls = log.lines().filter(|line| line.contains("sync(") || line.contains("syncfs("));
+        calls.count()
+    };
+    // The first one may have to begin a new log of the database.
+    stand.ok(&["run", "small", "--", "/bin/sh", "-c", "echo something > /file"]);
+    assert_eq!(synced(&["run", "small", "--", "/bin/sh", "-c", "echo something > /file"]), 0);
+    let kept = synced(&["run", "--keep", "kept", "small", "--", "/bin/sh", "-c", ":"]);
+    assert!(kept > 2, "what is kept is on the disk");
+    assert_eq!(stand.ok(&["run", "kept", "--", "/bin/sh", "-c", "echo here"]), "here\n");
+    stand.is_sound();
+}
+
 #[test]
 fn a_killed_run_leaves_nothing() {
     let stand = Stand::with_small();

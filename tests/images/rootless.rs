@@ -56,7 +56,7 @@ fn root_of_a_user_namespace_has_a_whole_store() {
     readable(&stand, "small");
     readable(&stand, "odd");
     let script = format!(
-        r#"mkdir own; chown 100000:100000 own
+        r"mkdir own; chown 100000:100000 own
         cat >own/life <<'END'
         export PLYFS_ROOT=$PWD/own/store
         plyfs image import small --name small >own/log
@@ -78,7 +78,7 @@ fn root_of_a_user_namespace_has_a_whole_store() {
         plyfs rm c; plyfs image rm small small:2 back >>own/log; ls own/store/trees | wc -l
 END
         python3 '{}' 100000 bash -e own/life
-        stat --format='%u' own/store/plyfs.db"#,
+        stat --format='%u' own/store/plyfs.db",
         script("user_namespace.py")
     );
     let said = said(&stand, &script);

@@ -39,7 +39,7 @@ pub(crate) fn assert_alike(mounted: &str, plain: &str) {
 }
 
 /// Runs the program in a mount over one layer that `setup` fills, and in a plain directory.
-fn alike(setup: &str, text: &str) -> String {
+pub(crate) fn alike(setup: &str, text: &str) -> String {
     let mut stand = Stand::unmounted(&["lower"]);
     fs::create_dir(stand.path("plain")).unwrap();
     for dir in ["lower", "plain"] {

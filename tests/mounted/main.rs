@@ -26,6 +26,7 @@ mod metacopy;
 mod metadata;
 mod only;
 mod options;
+mod owners;
 mod panics;
 mod served;
 mod stand;

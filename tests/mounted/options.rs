@@ -25,7 +25,7 @@ fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
         assert!(!Path::new(&stand.path("work/work")).exists(), "nothing was begun");
     }
     // Known, and not to be had: said as well, not ignored.
-    for missing in ["squash_to_root", "uidmapping=0:1:2", "noacl"] {
+    for missing in ["redirect_dir=off", "noacl"] {
         let output = mount(missing);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && told.contains(missing), "{missing}: {told}");

@@ -4,6 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::*;
+use crate::layer::override_stat::Form;
+use crate::union::ids::Ids;
 
 fn one(text: &str) -> Result<MountOptions, OptionError> {
     parse([text.as_bytes()])
@@ -74,8 +76,6 @@ fn errors_name_the_option() {
         ("lowerdir=l,colour=red", OptionError::Unknown(b"colour=red".to_vec())),
         ("lowerdir=l,ro=1", OptionError::Unknown(b"ro=1".to_vec())),
         ("lowerdir=l,redirect_dir=off", OptionError::NotYet(b"redirect_dir=off".to_vec())),
-        ("lowerdir=l,squash_to_root", OptionError::NotYet(b"squash_to_root".to_vec())),
-        ("lowerdir=l,uidmapping=0:1:2", OptionError::NotYet(b"uidmapping=0:1:2".to_vec())),
         ("lowerdir=l,noacl", OptionError::NotYet(b"noacl".to_vec())),
         ("lowerdir=l,sync", OptionError::NotYet(b"sync".to_vec())),
         ("lowerdir", OptionError::Value(b"lowerdir".to_vec())),
@@ -95,6 +95,43 @@ fn errors_name_the_option() {
         let error = one(text).unwrap_err();
         assert_eq!(error, expected, "{text:?}");
         assert!(!error.to_string().is_empty() && !error.hint().is_empty());
+    }
+}
+
+#[test]
+fn owners_are_mapped_squashed_or_kept_in_an_attribute() {
+    let owners = |text: &str| one(&format!("lowerdir=l,{text}")).map(|options| options.owners);
+    let ids = owners("uidmapping=0:1000:1:1:110000:65536,gidmapping=0:7:2").unwrap().ids(None);
+    assert_eq!((ids.users.shown(0), ids.users.shown(33)), (1000, 110_032));
+    assert_eq!((ids.groups.stored(8).unwrap(), ids.groups.shown(2)), (1, 65534));
+    let both = owners("squash_to_uid=5,squash_to_root").unwrap();
+    assert_eq!((both.ids(None).users.shown(9), both.ids(None).groups.shown(9)), (5, 0));
+    assert_eq!(both.ids(None).users.stored(9).unwrap(), 9);
+    assert_eq!(both.ids(Some((1000, 100))).groups.stored(9).unwrap(), 100);
+    // Without squashing, a server that cannot give files away says so.
+    assert_eq!(owners("ro").unwrap().ids(Some((1000, 100))), Ids::default());
+    assert_eq!(owners("xattr_permissions=2").unwrap().kept, Some(Form::Containers));
+    assert_eq!(owners("xattr_permissions=1").unwrap().kept, Some(Form::Privileged));
+    assert_eq!(owners("xattr_permissions=0").unwrap().kept, None);
+    for wrong in [
+        "uidmapping",
+        "uidmapping=",
+        "uidmapping=0:1",
+        "uidmapping=0:1:2:3",
+        "uidmapping=0:1:0",
+        "uidmapping=0:1:2:1:9:1",
+        "gidmapping=a:b:c",
+        "gidmapping=0:4294967295:1",
+        "squash_to_uid",
+        "squash_to_uid=-1",
+        "squash_to_gid=4294967295",
+        "xattr_permissions",
+        "xattr_permissions=3",
+    ] {
+        let error = owners(wrong).unwrap_err();
+        assert!(matches!(error, OptionError::Owner(..)), "{wrong}: {error:?}");
+        assert!(wrong.starts_with(error.to_string().split('\'').nth(1).unwrap()), "{error}");
+        assert!(!error.hint().is_empty());
     }
 }
 

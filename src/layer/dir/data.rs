@@ -9,6 +9,7 @@ use crate::attr::Attr;
 use crate::errno::{Errno, Result};
 use crate::layer::{Data, Seek};
 use crate::sys::object::Object;
+use crate::sys::xattr;
 
 /// The size of the pieces in which data are copied where the kernel does not do it, in bytes.
 const PIECE: usize = 128 * 1024;
@@ -135,6 +136,13 @@ impl Data for FileData {
             // What the filesystem knows nothing of.
             Err(Raw::NOTTY | Raw::NOSYS) => Err(Errno::EOPNOTSUPP.into()),
             result => Ok(result?),
+        }
+    }
+
+    fn removexattr(&self, name: &[u8]) -> Result<()> {
+        match xattr::remove(Object::Itself(self.0.as_fd()), name) {
+            Err(error) if error.errno() == Errno::ENODATA => Ok(()),
+            removed => removed,
         }
     }
 

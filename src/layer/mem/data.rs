@@ -197,6 +197,11 @@ impl Data for MemData {
         Err(Errno::EOPNOTSUPP.into())
     }
 
+    fn removexattr(&self, name: &[u8]) -> Result<()> {
+        self.writable()?;
+        self.tree.lock().remove_xattr(self.ino, name)
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -222,6 +222,12 @@ impl Tree {
         self.attr_unchecked(ino)
     }
 
+    /// Removes an attribute of an open file, whether it still has a name or not.
+    pub(super) fn remove_xattr(&mut self, ino: u64, name: &[u8]) -> Result<()> {
+        self.nodes.get_mut(&ino).ok_or(Errno::ESTALE)?.xattrs.remove(name);
+        Ok(())
+    }
+
     /// The attributes of a node that may have no name any more (it is open).
     pub(super) fn attr_unchecked(&self, ino: u64) -> Result<Attr> {
         let node = self.nodes.get(&ino).ok_or(Errno::ESTALE)?;
