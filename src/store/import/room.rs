@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::errno::{Errno, Error};
 
-/// How often the filesystem is asked: once in so many bytes, and more often where it is nearly full.
+/// How often the filesystem is asked: once in so many bytes; more often where it is nearly full.
 const EACH: u64 = 8 << 20;
 /// What is left to others: a hundredth of the filesystem, but no less and no more than this, in
 /// bytes. The least is more than what threads have taken and not written.
