@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The long suites, by name; all of them without one: differential, copyup, stopped, limits,
-# pjdfstest, fsx, stress, fio, applications, images, fuzz, figures.
+# The long suites, by name; all of them without one: differential, powercut, copyup, stopped,
+# limits, pjdfstest, fsx, stress, fio, applications, images, fuzz, figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -10,9 +10,26 @@ need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs strace:strace python3:py
 need_cargo
 
 # Random operations on a mounted plyfs, kernel overlayfs and a plain directory: the same results.
+# Uppers that the kernel and fuse-overlayfs 1.x and 2.x wrote. Needs a mirror.
 differential() {
+  local dir
+  need setpriv:util-linux unshare:util-linux
+  command -v fuse-overlayfs >/dev/null || cargo install fuse-overlayfs
+  dir=$(mktemp --directory)
+  # shellcheck disable=SC2064 # now, not then
+  trap "rm --recursive --force '$dir'" EXIT
+  # Beside the one that is installed.
+  (cd "$dir" && apt-get download -qq fuse-overlayfs && dpkg --extract fuse-overlayfs_*.deb .)
+  export PLYFS_FUSE_OVERLAYFS=$dir/usr/bin/fuse-overlayfs:fuse-overlayfs
   export PLYFS_SECONDS=${PLYFS_SECONDS:-600}
   cargo test --release --features testkit --test differential -- --nocapture
+}
+
+# The power goes while programs write and sync: PLYFS_CUTS (300) moments on ext4 and on XFS.
+powercut() {
+  need mkfs.ext4:e2fsprogs losetup:mount
+  cargo build --release
+  scripts/powercut.py --on plain,plyfs,volatile --rounds 5 --seconds 10 --cuts "${PLYFS_CUTS:-300}"
 }
 
 # Eight copy-ups of a gigabyte at a time (scripts/test.sh has smaller ones). 16 GiB of room.
@@ -143,8 +160,8 @@ figures() {
   scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
 }
 
-[ $# -gt 0 ] || set -- differential copyup stopped limits pjdfstest fsx stress fio applications \
-  images fuzz figures
+[ $# -gt 0 ] || set -- differential powercut copyup stopped limits pjdfstest fsx stress fio \
+  applications images fuzz figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 . scripts/need.sh
 need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mount:mount \
+  mkfs.btrfs:btrfs-progs fuse-overlayfs:fuse-overlayfs \
   setfattr:attr setfacl:acl setcap:libcap2-bin strace:strace unshare:util-linux \
   python3:python3 busybox:busybox-static umoci:umoci skopeo:skopeo buildah:buildah
 need_cargo
@@ -52,6 +53,8 @@ done
 step 'tests/mounted, driver fuser' env PLYFS_DRIVER=fuser "${tests[@]}" --test mounted -- \
   --show-output --skip line_27_handles_are --skip line_31_a_file_without_a_name \
   --skip line_51_who_is_killed --skip line_54_the_mount_can_be --skip unprivileged::
+step 'power cuts' env PLYFS="${CARGO_TARGET_DIR:-target}/debug/plyfs" \
+  scripts/powercut.py --fs ext4 --on plyfs,volatile --rounds 2 --seconds 2 --cuts 12
 step 'examples in documentation' "${tests[@]}" --doc
 # The bodies of the fuzz targets run above, as tests on seeds; this says that the targets compile.
 step 'fuzz targets' cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz

@@ -29,7 +29,7 @@ use plyfs::testkit::run::difference;
 use plyfs::testkit::tree::render;
 use plyfs::testkit::union_target::UnionTarget;
 use plyfs::testkit::{Model, Op, Outcome, Place, Target, TreeSpec};
-use plyfs::union::{DirEntry, Found, NodeId, RenameFlag, Stack, Union};
+use plyfs::union::{Caller, DirEntry, Found, NodeId, RenameFlag, Stack, Union};
 
 /// A stack in which `d/x` and `d/z` are files, `d/s` is an empty directory, `d/t` one that holds
 /// `f`, and `d/n` is nothing; and what is done before the operation under test.
@@ -117,6 +117,8 @@ fn states() -> Vec<State> {
     ]
 }
 
+const LEAVING: RenameFlag = RenameFlag::Whiteout { replace: true, by: Caller { uid: 0, gid: 0 } };
+
 fn operations() -> Vec<Op<Place>> {
     let p = |path: &str| Place::from(path);
     let rename = |a, b, flag| Op::Rename(p(a), p(b), flag);
@@ -142,6 +144,11 @@ fn operations() -> Vec<Op<Place>> {
         rename("d/z", "top", RenameFlag::None),
         rename("d/t", "top", RenameFlag::None),
         rename("d", "top", RenameFlag::None),
+        rename("d/x", "d/n", LEAVING),
+        rename("d/x", "d/z", LEAVING),
+        rename("d/t", "d/n", LEAVING),
+        rename("d/t", "d/s", LEAVING),
+        rename("d", "top", LEAVING),
         Op::Write(p("d/x"), 3, 5, b'w'),
         Op::Append(p("d/x"), 5, b'w'),
         Op::Truncate(p("d/x"), 4),

@@ -83,20 +83,26 @@ pub fn rmdir(union: &Union, parent: NodeId, name: &[u8]) -> Result<()> {
     union.rmdir(parent, Name::new(name)?)
 }
 
+const WHITEOUT_NO_REPLACE: u32 = libc::RENAME_WHITEOUT | libc::RENAME_NOREPLACE;
+
 /// Renames; `flags` as in renameat2(2).
 ///
 /// # Errors
-/// `EINVAL` for `RENAME_WHITEOUT`, unknown flags and flags that exclude each other.
+/// `EINVAL` for unknown flags and flags that exclude each other.
 pub fn rename(
     union: &Union,
     (parent, name): (NodeId, &[u8]),
     (new_parent, new_name): (NodeId, &[u8]),
     flags: u32,
+    caller: &Caller,
 ) -> Result<()> {
+    let whiteout = |replace| RenameFlag::Whiteout { replace, by: *caller };
     let flag = match flags {
         0 => RenameFlag::None,
         libc::RENAME_NOREPLACE => RenameFlag::NoReplace,
         libc::RENAME_EXCHANGE => RenameFlag::Exchange,
+        libc::RENAME_WHITEOUT => whiteout(true),
+        WHITEOUT_NO_REPLACE => whiteout(false),
         _ => return Err(Errno::EINVAL.into()),
     };
     union.rename((parent, Name::new(name)?), (new_parent, Name::new(new_name)?), flag)

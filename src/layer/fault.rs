@@ -266,6 +266,11 @@ impl Upper for FaultLayer {
         self.inner.rename(from, moved, to, other, how)
     }
 
+    fn clear_opaque_entry(&self, dir: Id) -> Result<()> {
+        step(&self.plan)?;
+        self.inner.clear_opaque_entry(dir)
+    }
+
     fn link(&self, id: Id, dir: Id, name: Name<'_>, quiet: bool) -> Result<()> {
         step(&self.plan)?;
         self.inner.link(id, dir, name, quiet)

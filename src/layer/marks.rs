@@ -60,7 +60,8 @@ pub enum Tag {
     Literal,
     /// `plyfs.kind`: what the empty file stands for.
     Kind,
-    /// `plyfs.escapes`: the directory holds files with a `plyfs.kind`.
+    /// `plyfs.escapes`: the directory holds files with a `plyfs.kind`; perhaps, where a device is
+    /// being [left](Left).
     Escapes,
     /// `plyfs.perm`: the permission bits that the object shows, which has others on disk.
     Perm,
@@ -216,6 +217,40 @@ pub struct Decoded {
     pub perm: Option<u16>,
     /// More marks lie in the work directory.
     pub aside: bool,
+    /// A name in the directory where one is being left.
+    pub left: Option<Left>,
+}
+
+/// A device 0:0 that a rename leaves behind for its user (`RENAME_WHITEOUT`). One step moves the
+/// object and leaves a whiteout, which cannot be told from one of the layer's own; so before that
+/// step the directory says of which name it is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The device's owner.
+    pub uid: u32,
+    /// The device's group.
+    pub gid: u32,
+    /// The name that is renamed.
+    pub name: Box<[u8]>,
+}
+
+impl Left {
+    /// The value of `plyfs.escapes` while it lasts.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut value = format!("c0:0 {} {} ", self.uid, self.gid).into_bytes();
+        value.extend_from_slice(&self.name);
+        value
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let mut words = value.splitn(4, |byte| *byte == b' ');
+        if words.next()? != CHAR_ZERO {
+            return None;
+        }
+        let mut number = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
+        let (uid, gid) = (number()?, number()?);
+        Some(Self { uid, gid, name: words.next()?.into() })
+    }
 }
 
 /// Decodes the marks among the attributes called `names`, fetching those values that matter.
@@ -235,7 +270,10 @@ pub fn decode<E>(
             Class::Known(Tag::Impure) => decoded.marks.impure = true,
             Class::Known(Tag::Whiteout) => decoded.whiteout = true,
             Class::Known(Tag::Literal) => decoded.literal = true,
-            Class::Known(Tag::Escapes) => decoded.escapes = true,
+            Class::Known(Tag::Escapes) => {
+                decoded.escapes = true;
+                decoded.left = get(name)?.as_deref().and_then(Left::decode);
+            }
             Class::Known(Tag::Aside) => decoded.aside = true,
             Class::Known(tag) => {
                 if let Some(value) = get(name)? {
@@ -356,6 +394,16 @@ pub fn encode_origin(uuid: &[u8; 16], kind: i32, handle: &[u8]) -> Option<Vec<u8
     fb.extend_from_slice(uuid);
     fb.extend_from_slice(handle);
     Some(fb)
+}
+
+/// The UUID of the filesystem, the type and the bytes of a handle that [`encode_origin`] encoded, or
+/// the kernel; `None` for anything else.
+pub fn decode_origin(fb: &[u8]) -> Option<([u8; 16], i32, &[u8])> {
+    let (head, handle) = fb.split_at_checked(FB_HEADER)?;
+    let [0, 0xfb, len, flags, kind, uuid @ ..] = head else { return None };
+    let ours = *flags & 1 == u8::from(cfg!(target_endian = "big"));
+    (ours && usize::from(*len) == fb.len()).then_some(())?;
+    Some((uuid.try_into().ok()?, i32::from(*kind), handle))
 }
 
 /// The name of an origin's entry in the index: its bytes in hexadecimal.

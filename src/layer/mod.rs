@@ -211,6 +211,12 @@ pub trait Layer: Send + Sync + fmt::Debug {
     /// keeps in `overlay.origin` (struct `ovl_fb`); `None` where the filesystem gives none.
     fn handle(&self, id: Id) -> Result<Option<Vec<u8>>>;
 
+    /// The layer's own inode number of the object that a [handle](Self::handle) names; `None` if it
+    /// is not on the layer's filesystem, or cannot be found out.
+    fn ino_of(&self, _handle: &[u8]) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// What statfs(2) says of the layer.
     fn statfs(&self) -> Result<StatFs>;
 }
@@ -275,6 +281,14 @@ pub enum RenameHow {
     Whiteout,
     /// Changes places.
     Exchange,
+    /// Replaces what is there, be it a whiteout, and leaves a device 0:0 of this owner at the old
+    /// name, in one step: one that users see, as [`Upper::create`] makes it.
+    Device {
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
 }
 
 /// Changes one directory tree, the upper layer.
@@ -347,6 +361,9 @@ pub trait Upper: Layer {
 
     /// Renames `moved`, which is at `from`, to `to`, in one step. With [`RenameHow::Exchange`],
     /// `other` is the object at `to` and is at `from` afterwards.
+    ///
+    /// # Errors
+    /// `EINVAL` for [`RenameHow::Device`] where the filesystem below cannot leave anything behind.
     fn rename(
         &self,
         from: (Id, Name<'_>),
@@ -355,6 +372,13 @@ pub trait Upper: Layer {
         other: Option<Id>,
         how: RenameHow,
     ) -> Result<()>;
+
+    /// Takes out of an opaque directory what makes it so without being seen in listings, if that is
+    /// how it is opaque: then nothing but the mark on the directory itself. Changes nothing that is
+    /// visible.
+    fn clear_opaque_entry(&self, _dir: Id) -> Result<()> {
+        Ok(())
+    }
 
     /// Gives `id` another name, in one step; `EEXIST` if anything is there.
     fn link(&self, id: Id, dir: Id, name: Name<'_>, quiet: bool) -> Result<()>;

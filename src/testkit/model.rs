@@ -304,7 +304,9 @@ impl Model {
         let (to, to_name, target) = self.entry(q)?;
         let ino = there.ok_or(Errno::ENOENT)?;
         match (flag, target) {
-            (RenameFlag::NoReplace, Some(_)) => return Err(Errno::EEXIST),
+            (RenameFlag::NoReplace | RenameFlag::Whiteout { replace: false, .. }, Some(_)) => {
+                return Err(Errno::EEXIST);
+            }
             (RenameFlag::Exchange, None) => return Err(Errno::ENOENT),
             _ => {}
         }
@@ -337,6 +339,11 @@ impl Model {
         self.enter(to, to_name, ino);
         if let Some(old) = target {
             self.unname(old);
+        }
+        if let RenameFlag::Whiteout { by, .. } = flag {
+            let gid = if self.at(from).perm & 0o2000 == 0 { by.gid } else { self.at(from).gid };
+            let device = self.add(Inode { names: 1, ..inode(Kind::Char, 0, by.uid, gid) });
+            self.enter(from, from_name, device);
         }
         Ok(())
     }

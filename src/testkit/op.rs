@@ -9,7 +9,7 @@ use std::fmt;
 use proptest::prelude::{Strategy, any};
 
 use super::place::Place;
-use crate::union::RenameFlag;
+use crate::union::{Caller, RenameFlag};
 
 /// The names that entries get. Few, so that collisions are the rule; `.wh.a` is what a nested
 /// container's union makes.
@@ -219,9 +219,12 @@ impl Op<At> {
         let len = LENS[usize::from(x) % LENS.len()];
         let count = LENS[usize::from(y) % LENS.len()] as u16;
         let slot = d % SLOTS;
-        let flag =
-            [RenameFlag::None, RenameFlag::None, RenameFlag::NoReplace, RenameFlag::Exchange]
-                [usize::from(z) % 4];
+        let flag = match z % 8 {
+            0..=3 => RenameFlag::None,
+            4 => RenameFlag::NoReplace,
+            5 | 6 => RenameFlag::Exchange,
+            _ => RenameFlag::Whiteout { replace: true, by: Caller::default() },
+        };
         match verb % 40 {
             0 => Op::Lookup(p),
             1 | 2 => Op::Create(p, perm),

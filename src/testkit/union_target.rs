@@ -256,7 +256,9 @@ impl UnionTarget {
                 // What the kernel finds before it asks, in its order.
                 self.exists(u, from, from_name)?.then_some(()).ok_or(Errno::ENOENT)?;
                 match (flag, self.exists(u, to, to_name)?) {
-                    (RenameFlag::NoReplace, true) => return Err(Errno::EEXIST.into()),
+                    (RenameFlag::NoReplace | RenameFlag::Whiteout { replace: false, .. }, true) => {
+                        return Err(Errno::EEXIST.into());
+                    }
                     (RenameFlag::Exchange, false) => return Err(Errno::ENOENT.into()),
                     _ => {}
                 }

@@ -430,7 +430,9 @@ impl Union {
     /// Whether the node shows another inode number than its upper object has.
     pub(super) fn is_foreign(&self, node: &Node) -> Result<bool> {
         let device = self.writable()?.fs();
-        Ok(node.upper()?.is_some_and(|upper| self.inos.map(device, upper.real_ino) != node.ino))
+        Ok(node
+            .upper()?
+            .is_some_and(|upper| self.live.inos.map(device, upper.real_ino) != node.ino))
     }
 }
 

@@ -12,7 +12,7 @@ use super::lookup::Slot;
 use super::node::{Latches, Node, Open, lock_all};
 use super::{Caller, Found, Handle, Mode, NodeId, Union};
 
-const SET_GID: u16 = 0o2000;
+pub(super) const SET_GID: u16 = 0o2000;
 
 /// What is about to be made.
 pub(super) struct Plan<'a> {

@@ -6,7 +6,6 @@
 //! anything but a root, since FUSE gives them a meaning.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 
 use parking_lot::Mutex;
 
@@ -71,9 +70,4 @@ impl InoMap {
         made_up.next += 1;
         MADE_UP | made_up.next
     }
-}
-
-/// A hash that differs from mount to mount, so that nobody can prepare collisions.
-pub(super) fn hash(state: &std::hash::RandomState, bytes: &[u8]) -> u64 {
-    state.hash_one(bytes)
 }

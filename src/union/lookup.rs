@@ -11,7 +11,6 @@ use crate::name::Name;
 
 use super::attr::blocks_below;
 use super::descend::{Below, Start, dangling, refuse_unknown, starts};
-use super::ino;
 use super::node::{Links, Lower, Node, Place, State, UpperRef};
 use super::table::Interned;
 use super::{Found, NodeId, Union};
@@ -71,7 +70,7 @@ impl std::ops::Deref for Ref<'_> {
 
 impl Drop for Ref<'_> {
     fn drop(&mut self) {
-        self.union.table.release(&self.node, 1);
+        self.union.live.table.release(&self.node, 1);
     }
 }
 
@@ -124,7 +123,7 @@ impl Union {
                 // Copied up under another of its names since the walk passed there.
                 let now = self.attr_of(&node);
                 if now.is_err() {
-                    self.table.release(&node, 1);
+                    self.live.table.release(&node, 1);
                 }
                 attr = now?;
             }
@@ -138,7 +137,7 @@ impl Union {
         loop {
             let version = parent.version();
             if let Some((slot, id)) = self.recall(parent, version, name) {
-                let node = id.map(|id| self.table.get_retained(id));
+                let node = id.map(|id| self.live.table.get_retained(id));
                 match node {
                     None => return Ok(Spot { slot, node: None, version }),
                     Some(Some(node)) => {
@@ -165,7 +164,7 @@ impl Union {
         version: u32,
         name: Name<'_>,
     ) -> Option<(Slot, Option<NodeId>)> {
-        let name_hash = ino::hash(&self.hash, name.as_bytes());
+        let name_hash = self.live.hash(name.as_bytes());
         let answer = self.recent_cell(parent, name_hash).lock();
         let answer = answer.as_ref()?;
         let same = answer.parent == parent.id && answer.version == version;
@@ -180,7 +179,7 @@ impl Union {
         slot: Slot,
         node: Option<NodeId>,
     ) {
-        let name_hash = ino::hash(&self.hash, name.as_bytes());
+        let name_hash = self.live.hash(name.as_bytes());
         let mut cell = self.recent_cell(parent, name_hash).lock();
         *cell = Some(Answer { parent: parent.id, version, name_hash, slot, node });
     }
@@ -259,9 +258,12 @@ impl Union {
             (Some(ino), _) => ino,
             (None, Some(lower)) if attr.kind == Kind::Dir => {
                 let real = lower.layer().attr(lower.id())?.ino;
-                self.inos.map(lower.layer().fs(), real)
+                self.live.inos.map(lower.layer().fs(), real)
             }
-            _ => self.inos.map(upper.fs(), attr.ino),
+            _ => match self.origin_ino(&marks)? {
+                Some(ino) => ino,
+                None => self.live.inos.map(upper.fs(), attr.ino),
+            },
         };
         let mut attr = self.shown(attr, ino, 1 + lowers.len(), links.as_ref());
         if marks.metacopy {
@@ -271,6 +273,18 @@ impl Union {
         let links_version = links.as_ref().map(|_| version);
         let kind = attr.kind;
         Ok(Candidate { kind, ino, attr, upper, lowers, marks, links, links_version })
+    }
+
+    /// The inode number of the file that a hard link was copied from by somebody who writes no
+    /// `plyfs.ino`: its names that only a lower layer has show that.
+    fn origin_ino(&self, marks: &Marks) -> Result<Option<u64>> {
+        let Some(origin) = &marks.origin else { return Ok(None) };
+        for layer in &self.lowers {
+            if let Some(ino) = layer.ino_of(origin)? {
+                return Ok(Some(self.live.inos.map(layer.fs(), ino)));
+            }
+        }
+        Ok(None)
     }
 
     /// How many names a copied-up hard link has in the mount.
@@ -312,7 +326,7 @@ impl Union {
         version: u64,
     ) -> Result<Candidate> {
         let Some(top) = lowers.first() else { return Err(crate::bug!("found in no layer")) };
-        let ino = self.inos.map(top.layer().fs(), attr.ino);
+        let ino = self.live.inos.map(top.layer().fs(), attr.ino);
         let kind = attr.kind;
         let linked = kind != Kind::Dir && attr.nlink > 1;
         let links_version = linked.then_some(version);
@@ -372,7 +386,7 @@ impl Union {
                 Some(candidate) => candidate.into_node(id, parent, name),
                 None => Node::new(id, ino, kind, State::new(None)),
             };
-            match self.table.intern(ino, valid, same, make) {
+            match self.live.table.intern(ino, valid, same, make) {
                 Interned::Made(node) => {
                     return Ok(Some(node));
                 }
@@ -386,7 +400,7 @@ impl Union {
                 Interned::Conflict => match left {
                     Some(mut again) => {
                         tracing::warn!(name = %name, ino, "two objects claim one inode number");
-                        again.ino = self.inos.fresh();
+                        again.ino = self.live.inos.fresh();
                         candidate = again;
                     }
                     None => return Err(crate::bug!("a conflict after the node was made")),
@@ -415,7 +429,7 @@ impl Union {
         marks: Marks,
     ) -> Result<(Arc<Node>, Attr)> {
         let device = self.writable()?.fs();
-        let ino = self.inos.map(device, attr.ino);
+        let ino = self.live.inos.map(device, attr.ino);
         let mut attr = self.shown(attr, ino, 1, None);
         let (kind, upper) = (attr.kind, Some(upper));
         let candidate = Candidate {

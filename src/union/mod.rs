@@ -16,6 +16,7 @@ pub mod ids;
 mod index;
 mod ino;
 pub mod interrupt;
+mod live;
 mod lookup;
 mod node;
 mod readdir;
@@ -26,7 +27,6 @@ mod table;
 mod tmpfile;
 mod xattr;
 
-use std::hash::RandomState;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -37,10 +37,11 @@ use crate::layer::{Held, Layer, Upper};
 
 use ids::Ids;
 use ino::InoMap;
+use live::Live;
 use lookup::Recent;
 use node::{Lower, Node, State, UpperRef};
 use readdir::Listings;
-use table::{Interned, Table};
+use table::Interned;
 
 /// A node of the union, as the driver names it: valid from the lookup that returned it until it is
 /// forgotten.
@@ -130,6 +131,13 @@ pub enum RenameFlag {
     NoReplace,
     /// `RENAME_EXCHANGE`
     Exchange,
+    /// `RENAME_WHITEOUT`: leaves a character device 0:0 without permissions at the old name.
+    Whiteout {
+        /// Not with `RENAME_NOREPLACE`.
+        replace: bool,
+        /// Who makes the device.
+        by: Caller,
+    },
 }
 
 /// One entry of a merged listing.
@@ -154,10 +162,8 @@ pub struct Union {
     upper: Option<Arc<dyn Upper>>,
     lowers: Vec<Arc<dyn Layer>>,
     options: Options,
-    inos: InoMap,
-    table: Table,
+    live: Live,
     root: Arc<Node>,
-    hash: RandomState,
     recent: Recent,
     listings: Mutex<Listings>,
     /// Bumped when a hard link is copied up or the number of its names changes.
@@ -178,16 +184,14 @@ impl Union {
         }
         // Lowers first: their numbers stay what they are when an upper is added or taken away.
         let inos = InoMap::new(lowers.iter().map(|l| l.fs()).chain(upper.iter().map(|u| u.fs())));
-        let table = Table::default();
-        let root = make_root(upper.as_ref(), &lowers, &inos, &table)?;
+        let live = Live::new(inos);
+        let root = make_root(upper.as_ref(), &lowers, &live)?;
         Ok(Self {
             upper,
             lowers,
             options,
-            inos,
-            table,
+            live,
             root,
-            hash: RandomState::new(),
             recent: Recent::default(),
             listings: Mutex::default(),
             links_version: std::sync::atomic::AtomicU64::new(0),
@@ -203,12 +207,12 @@ impl Union {
     /// The node that shows this inode number, if it is live. For drivers whose node ids are inode
     /// numbers.
     pub fn by_ino(&self, ino: u64) -> Option<NodeId> {
-        self.table.by_ino(ino)
+        self.live.table.by_ino(ino)
     }
 
     /// Number of live nodes, the root included.
     pub fn node_count(&self) -> usize {
-        self.table.len()
+        self.live.table.len()
     }
 
     /// Number of copy-ups of file contents under way: while it is not zero, a request that changes
@@ -222,8 +226,8 @@ impl Union {
         if node == self.root.id {
             return;
         }
-        if let Some(node) = self.table.get(node) {
-            self.table.release(&node, n);
+        if let Some(node) = self.live.table.get(node) {
+            self.live.table.release(&node, n);
         }
     }
 
@@ -250,7 +254,7 @@ impl Union {
         if id == self.root.id {
             return Ok(Arc::clone(&self.root));
         }
-        self.table.get(id).ok_or_else(|| Errno::ESTALE.into())
+        self.live.table.get(id).ok_or_else(|| Errno::ESTALE.into())
     }
 
     fn dir(&self, id: NodeId) -> Result<Arc<Node>> {
@@ -273,8 +277,7 @@ impl Union {
 fn make_root(
     upper: Option<&Arc<dyn Upper>>,
     lowers: &[Arc<dyn Layer>],
-    inos: &InoMap,
-    table: &Table,
+    live: &Live,
 ) -> Result<Arc<Node>> {
     let mut state = State::new(None);
     let mut ino = None;
@@ -286,7 +289,7 @@ fn make_root(
         state.opaque = marks.opaque;
         state.impure = marks.impure;
         state.default_acl = marks.default_acl;
-        ino = Some(inos.map(upper.fs(), attr.ino));
+        ino = Some(live.inos.map(upper.fs(), attr.ino));
         merge = !marks.opaque;
     }
     let mut merged = Vec::new();
@@ -297,7 +300,7 @@ fn make_root(
         let (attr, marks) = lower.root_entry()?;
         descend::refuse_unknown(&marks, b"/")?;
         if merged.is_empty() {
-            ino = Some(inos.map(lower.fs(), attr.ino));
+            ino = Some(live.inos.map(lower.fs(), attr.ino));
             if upper.is_none() {
                 state.default_acl = marks.default_acl;
             }
@@ -307,8 +310,9 @@ fn make_root(
         merge = !marks.opaque;
     }
     state.lowers = Some(merged.into());
-    let ino = ino.unwrap_or_else(|| inos.fresh());
-    let made = table.intern(ino, || true, |_| false, |id| Node::new(id, ino, Kind::Dir, state));
+    let ino = ino.unwrap_or_else(|| live.inos.fresh());
+    let make = |id| Node::new(id, ino, Kind::Dir, state);
+    let made = live.table.intern(ino, || true, |_| false, make);
     match made {
         Interned::Made(root) => Ok(root),
         _ => Err(crate::bug!("the first node met another one")),

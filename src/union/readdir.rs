@@ -12,7 +12,6 @@ use crate::errno::{Errno, Error, Result};
 use crate::layer::{Id, Layer};
 use crate::name::Name;
 
-use super::ino;
 use super::node::{Lower, Node};
 use super::{DirEntry, Found, NodeId, Union};
 
@@ -229,11 +228,11 @@ impl Union {
         if first.layer == 0 {
             let device = self.upper.as_ref().map_or(0, |upper| upper.fs());
             let merged = first.kind == Some(Kind::Dir) && run.len() > 1;
-            return (self.inos.map(device, first.ino), impure || merged);
+            return (self.live.inos.map(device, first.ino), impure || merged);
         }
         let index = usize::try_from(first.layer - 1).unwrap_or_default();
         let device = lowers.get(index).map_or(0, |lower| lower.layer().fs());
-        (self.inos.map(device, first.ino), false)
+        (self.live.inos.map(device, first.ino), false)
     }
 
     fn collect(
@@ -251,7 +250,7 @@ impl Union {
             })?;
             names.extend_from_slice(bytes);
             // Never 0, which is "from the start"; 47 bits, so that a cookie is a positive off_t.
-            let hash = (ino::hash(&self.hash, bytes) >> 17).max(1);
+            let hash = (self.live.hash(bytes) >> 17).max(1);
             let len = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
             let (kind, ino) = (item.kind, item.ino);
             raw.push(Raw { hash, start, len, layer: number, kind, ino });

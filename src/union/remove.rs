@@ -126,7 +126,7 @@ impl Union {
             }
         };
         if let Some(place) = left {
-            self.table.release(&place.parent, 1);
+            self.live.table.release(&place.parent, 1);
         }
         if let (false, Some(upper), Some(object)) = (last, &self.upper, node.upper()?) {
             upper.unpin(object.id());
@@ -175,10 +175,9 @@ impl Union {
             whiteouts.push(item.name.to_buf());
             Ok(())
         })?;
-        if whiteouts.is_empty() {
-            return Ok(());
-        }
-        if !node.state()?.opaque {
+        if node.state()?.opaque {
+            upper.clear_opaque_entry(object.id())?;
+        } else if !whiteouts.is_empty() {
             upper.set_mark(object.id(), &Mark::Opaque)?;
             let below = {
                 let mut state = node.state()?;

@@ -6,9 +6,10 @@ use crate::errno::{Errno, Result};
 use crate::layer::{Id, RenameHow, Upper};
 use crate::name::Name;
 
+use super::create::SET_GID;
 use super::lookup::{Ref, Slot, Spot};
 use super::node::{Node, Place, lock_all};
-use super::{NodeId, RenameFlag, Union};
+use super::{Caller, NodeId, RenameFlag, Union};
 
 /// Both ends of a rename.
 struct Ends<'a> {
@@ -44,7 +45,7 @@ impl Union {
                 if other.id == moved.id {
                     return Ok(());
                 }
-                if flag == RenameFlag::None && other.is_dir() && !self.is_empty(other)? {
+                if flag != RenameFlag::Exchange && other.is_dir() && !self.is_empty(other)? {
                     return Err(Errno::ENOTEMPTY.into());
                 }
             }
@@ -76,7 +77,8 @@ impl Union {
             };
             return match flag {
                 RenameFlag::Exchange => self.exchange(&ends),
-                _ => self.replace(&ends),
+                RenameFlag::Whiteout { by, .. } => self.replace(&ends, Some(by)),
+                RenameFlag::None | RenameFlag::NoReplace => self.replace(&ends, None),
             };
         }
     }
@@ -99,12 +101,14 @@ impl Union {
             return if missing { Err(Errno::ENOENT.into()) } else { Ok(()) };
         };
         match flag {
-            RenameFlag::NoReplace => return Err(Errno::EEXIST.into()),
+            RenameFlag::NoReplace | RenameFlag::Whiteout { replace: false, .. } => {
+                return Err(Errno::EEXIST.into());
+            }
             RenameFlag::Exchange => {
                 let above = other.is_dir() && self.is_ancestor(other.id, from_dir)?;
                 return if above { Err(Errno::EINVAL.into()) } else { Ok(()) };
             }
-            RenameFlag::None => {}
+            RenameFlag::None | RenameFlag::Whiteout { .. } => {}
         }
         if other.id == moved.id {
             return Ok(());
@@ -157,7 +161,8 @@ impl Union {
         self.moved_to(other, ends.from)
     }
 
-    fn replace(&self, ends: &Ends<'_>) -> Result<()> {
+    /// Moves it, and leaves a device 0:0 that was made `by` somebody at the old name.
+    fn replace(&self, ends: &Ends<'_>, by: Option<Caller>) -> Result<()> {
         let upper = self.writable()?;
         let moved_id = self.settle(ends.moved, ends.to)?;
         let mut last = false;
@@ -170,7 +175,10 @@ impl Union {
                 self.empty_out(&**upper, other)?;
             }
         }
-        self.publish_rename(&**upper, ends, moved_id)?;
+        match by {
+            Some(by) => self.publish_leaving(&**upper, ends, moved_id, by)?,
+            None => self.publish_rename(&**upper, ends, moved_id)?,
+        }
         ends.from.0.changed();
         ends.to.0.changed();
         self.moved_to(ends.moved, ends.to)?;
@@ -200,6 +208,20 @@ impl Union {
         Ok(())
     }
 
+    /// The one step of a rename that leaves a device.
+    fn publish_leaving(
+        &self,
+        upper: &dyn Upper,
+        ends: &Ends<'_>,
+        moved: Id,
+        by: Caller,
+    ) -> Result<()> {
+        let (from, to) = ((ends.from.1, ends.from.2), (ends.to.1, ends.to.2));
+        let dir = upper.attr(from.0)?;
+        let gid = if dir.perm & SET_GID == 0 { by.gid } else { dir.gid };
+        upper.rename(from, moved, to, None, RenameHow::Device { uid: by.uid, gid })
+    }
+
     /// Prepares an upper object for its new place; returns it. Changes nothing that is visible.
     fn settle(&self, node: &Arc<Node>, to: (&Arc<Node>, Id, Name<'_>)) -> Result<Id> {
         let id = match node.upper()? {
@@ -221,7 +243,7 @@ impl Union {
         to.0.refs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let left = node.state()?.place.replace(place);
         if let Some(left) = left {
-            self.table.release(&left.parent, 1);
+            self.live.table.release(&left.parent, 1);
         }
         Ok(())
     }

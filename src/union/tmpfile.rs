@@ -65,20 +65,20 @@ impl Union {
         state.ext().orphan = Some(orphan);
         state.dead = true;
         let mut left = Some(state);
-        let mut ino = self.inos.map(upper.fs(), real_ino);
+        let mut ino = self.live.inos.map(upper.fs(), real_ino);
         loop {
             let number = ino;
             let make = |node| {
                 let state = left.take().unwrap_or_else(|| State::new(None));
                 Node::new(node, number, Kind::File, state)
             };
-            match self.table.intern(number, || true, |_| false, make) {
+            match self.live.table.intern(number, || true, |_| false, make) {
                 Interned::Made(node) => return Ok(node),
                 Interned::Known(_) | Interned::Stale => {
                     return Err(crate::bug!("a new file is known already"));
                 }
                 // A copied-up file shows this number as its own.
-                Interned::Conflict => ino = self.inos.fresh(),
+                Interned::Conflict => ino = self.live.inos.fresh(),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with};
 
@@ -78,12 +78,69 @@ fn line_12_exchange_of_lower_objects() {
     }
 }
 
+/// What an overlay on the mount leaves at a name that it moves. Kernel overlayfs: EINVAL.
 #[test]
-fn line_13_rename_whiteout_is_refused() {
-    let stand = Stand::new(tree);
-    let refused = renameat_with(CWD, stand.at("f"), CWD, stand.at("new"), RenameFlags::WHITEOUT);
-    assert_eq!(rerrno(refused), libc::EINVAL);
-    assert!(stand.at("f").exists());
+fn line_13_a_rename_leaves_a_device_if_it_is_asked_to() {
+    let mut stand = Stand::new(tree);
+    let before = fingerprint(&stand.path("lower"));
+    let leave = |a: &str, b: &str, more| {
+        let flags = RenameFlags::WHITEOUT | more;
+        renameat_with(CWD, stand.at(a), CWD, stand.at(b), flags)
+    };
+    let none = RenameFlags::empty();
+    assert_eq!(rerrno(leave("f", "g", RenameFlags::NOREPLACE)), libc::EEXIST);
+    assert_eq!(rerrno(leave("f", "g", RenameFlags::EXCHANGE)), libc::EINVAL);
+    assert_eq!(rerrno(leave("f", "dir", none)), libc::EISDIR);
+    fs::write(stand.at("own"), "own").unwrap();
+    fs::remove_file(stand.at("dir/a")).unwrap();
+    leave("f", "g", none).unwrap();
+    leave("own", "dir/a", RenameFlags::NOREPLACE).unwrap();
+    leave("dir", "moved", none).unwrap();
+    for _ in 0..2 {
+        assert_eq!(fs::read_to_string(stand.at("g")).unwrap(), "f");
+        assert_eq!(fs::read_to_string(stand.at("moved/a")).unwrap(), "own");
+        assert_eq!(fs::read_to_string(stand.at("moved/sub/b")).unwrap(), "b");
+        for left in ["f", "own", "dir"] {
+            let meta = fs::symlink_metadata(stand.at(left)).unwrap();
+            assert!(meta.file_type().is_char_device(), "{left}");
+            assert_eq!((meta.rdev(), meta.mode() & 0o7777), (0, 0), "{left}");
+        }
+        stand.assert_work_is_clean();
+        stand.remount();
+    }
+    fs::remove_file(stand.at("f")).unwrap();
+    assert!(!stand.at("f").exists());
+    assert_eq!(before, fingerprint(&stand.path("lower")));
+}
+
+/// A container in a container: overlayfs asks its upper for `RENAME_WHITEOUT` when it is mounted.
+#[test]
+fn line_13_kernel_overlayfs_takes_a_mount_as_its_upper() {
+    let mut stand = Stand::new(|lower| {
+        tree(lower);
+        for dir in ["inner/lower/d", "inner/upper", "inner/work", "inner/mnt"] {
+            fs::create_dir_all(lower.join(dir)).unwrap();
+        }
+        fs::write(lower.join("inner/lower/d/a"), "a").unwrap();
+        fs::write(lower.join("inner/lower/b"), "b").unwrap();
+    });
+    for round in 0..2 {
+        let at = |name: &str| stand.at(&format!("inner/{name}"));
+        let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
+        let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        run("mount", &[&"-t", &"overlay", &"inner", &"-o", &options, &at("mnt")]);
+        if round == 0 {
+            fs::remove_file(at("mnt/d/a")).unwrap();
+            fs::remove_dir(at("mnt/d")).unwrap();
+            fs::rename(at("mnt/b"), at("mnt/c")).unwrap();
+        }
+        assert_eq!(names(&at("mnt")), ["c"]);
+        assert_eq!(fs::read_to_string(at("mnt/c")).unwrap(), "b");
+        run("umount", &[&at("mnt")]);
+        assert_eq!(names(&at("upper")), ["b", "c", "d"]);
+        stand.remount();
+    }
 }
 
 #[test]

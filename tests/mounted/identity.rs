@@ -74,6 +74,29 @@ fn line_22_all_names_of_a_lower_inode_follow_its_copy() {
 }
 
 /// fuse-overlayfs 1.x counts the names as it comes to know them.
+/// One name lies in the upper layer, another only in the lower one.
+#[test]
+fn line_22_a_hard_link_that_the_kernel_copied_up_is_one_file() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    linked(&stand.path("lower"));
+    let options = stand.options() + ",index=on,redirect_dir=on,metacopy=off";
+    run("mount", &[&"-t", &"overlay", &"overlay", &"-o", &options, &stand.path("mnt")]);
+    fs::write(stand.at("b"), "new").unwrap();
+    run("umount", &[&stand.path("mnt")]);
+    stand.mount();
+    for content in ["new", "newer"] {
+        for name in ["a", "b", "d/c"] {
+            let (one, this) =
+                (stand.at("b").metadata().unwrap(), stand.at(name).metadata().unwrap());
+            assert_eq!((this.ino(), this.nlink()), (one.ino(), 3), "{name}");
+            assert_eq!(read(&stand, name), content, "{name}");
+        }
+        fs::write(stand.at("d/c"), "newer").unwrap();
+    }
+    stand.remount();
+    assert_eq!(read(&stand, "a"), "newer");
+}
+
 #[test]
 fn line_23_the_link_count_is_right_before_any_other_name_is_seen() {
     let mut stand = Stand::new(linked);

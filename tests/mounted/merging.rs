@@ -213,3 +213,22 @@ fn line_46_statfs_of_a_read_only_mount_is_that_of_the_top_layer() {
     let seen = seen.unwrap();
     assert_eq!((seen.f_blocks * seen.f_frsize, seen.f_namemax), (3 << 20, 255));
 }
+
+/// fuse-overlayfs 1.x writes `.wh..wh..opq`, which no listing shows, into an opaque directory.
+#[test]
+fn line_01_a_directory_that_is_opaque_by_an_entry_can_be_removed_and_replaced() {
+    let mut stand = layered(&[("lower", "mkdir d e f; touch d/a e/a f/a")]);
+    fill(&stand.path("upper"), "mkdir d e f; touch d/.wh..wh..opq e/.wh..wh..opq e/.wh.a f/b");
+    stand.mount();
+    for dir in ["d", "e"] {
+        assert!(names(&stand.at(dir)).is_empty());
+    }
+    fs::remove_dir(stand.at("d")).unwrap();
+    fs::rename(stand.at("f"), stand.at("e")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(names(&stand.path("mnt")), ["e"]);
+        assert_eq!(names(&stand.at("e")), ["a", "b"]);
+        stand.assert_work_is_clean();
+        stand.remount();
+    }
+}

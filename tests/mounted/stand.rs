@@ -44,7 +44,7 @@ impl Stand {
     }
 
     /// One lower layer, filled by `fill`, under an upper on a filesystem of the type `fs` that
-    /// holds a few megabytes, in the directory `small`; mounted.
+    /// holds a few megabytes (btrfs: by a quota), in the directory `small`; mounted.
     pub(crate) fn on_small(fs: &str, fill: impl FnOnce(&Path)) -> Self {
         let mut stand = Self::unmounted(&["lower"]);
         fill(&stand.path("lower"));
@@ -52,6 +52,13 @@ impl Stand {
         fs::create_dir(&small).unwrap();
         if fs == "tmpfs" {
             run("mount", &[&"-t", &"tmpfs", &"-o", &"size=4m,nr_inodes=200", &"none", &small]);
+        } else if fs == "btrfs" {
+            let image = stand.path("image");
+            fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+            run("mkfs.btrfs", &[&"-q", &image]);
+            run("mount", &[&"-o", &"loop", &image, &small]);
+            run("btrfs", &[&"quota", &"enable", &small]);
+            run("btrfs", &[&"qgroup", &"limit", &"4M", &"0/5", &small]);
         } else {
             let image = stand.path("image");
             fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();

@@ -198,7 +198,7 @@ impl Filesystem for Driver {
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -206,10 +206,10 @@ impl Filesystem for Driver {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let newname = newname.as_bytes().to_vec();
+        let (newname, caller) = (newname.as_bytes().to_vec(), caller(request));
         self.long("rename", (parent, name.as_bytes()), reply, move |this, name| {
             let (from, to) = (this.node(parent)?, this.node(newparent)?);
-            handlers::rename(&this.union, (from, name), (to, &newname), flags.bits())
+            handlers::rename(&this.union, (from, name), (to, &newname), flags.bits(), &caller)
         });
     }
 

@@ -47,18 +47,20 @@ fn rename_flags() {
     let root = u.root();
     mkdir(&u, root, b"a", (0o755, 0), &CALLER).unwrap();
     mkdir(&u, root, b"b", (0o755, 0), &CALLER).unwrap();
-    let to_b = |flags| rename(&u, (root, b"a"), (root, b"b"), flags);
+    let to_b = |flags| rename(&u, (root, b"a"), (root, b"b"), flags, &CALLER);
     for flags in [
-        libc::RENAME_WHITEOUT,
-        libc::RENAME_WHITEOUT | libc::RENAME_NOREPLACE,
+        libc::RENAME_WHITEOUT | libc::RENAME_EXCHANGE,
         libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE,
         1 << 31,
     ] {
         assert_eq!(errno(to_b(flags)), Errno::EINVAL, "{flags:#x}");
     }
     assert_eq!(errno(to_b(libc::RENAME_NOREPLACE)), Errno::EEXIST);
+    assert_eq!(errno(to_b(libc::RENAME_NOREPLACE | libc::RENAME_WHITEOUT)), Errno::EEXIST);
     to_b(libc::RENAME_EXCHANGE).unwrap();
-    to_b(0).unwrap();
+    to_b(libc::RENAME_WHITEOUT).unwrap();
+    let left = lookup(&u, root, b"a").unwrap().unwrap().attr;
+    assert_eq!((left.kind, left.rdev, left.perm), (Kind::Char, 0, 0));
 }
 
 #[test]

@@ -72,7 +72,8 @@ impl Service {
             Op::Unlink { name } => handlers::unlink(union, node, name),
             Op::RmDir { name } => handlers::rmdir(union, node, name),
             Op::Rename { name, to, new_name, flags } => {
-                handlers::rename(union, (node, name), (self.node(to), new_name), flags)
+                let (to, caller) = ((self.node(to), new_name), caller(request));
+                handlers::rename(union, (node, name), to, flags, &caller)
             }
             Op::StatFs => self.stat_fs(reply),
             Op::Access { mask } => union.access(node, mask, &caller(request)),

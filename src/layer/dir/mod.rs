@@ -7,6 +7,7 @@
 //!       mark, perm            marks on objects, and permission bits that would keep us out
 //!         sidecar, record     marks of objects that cannot carry them
 //!       whiteout, probe       the encoding that is written, and what the filesystem can do
+//!       leave                 renames that leave a device 0:0 behind
 //!       tree                  ids to objects: never outside of the layer
 //!         slots               an id is a parent and a name
 //!         descriptors         a few open directories
@@ -15,6 +16,7 @@
 
 mod data;
 mod descriptors;
+mod leave;
 mod mark;
 mod perm;
 pub mod probe;
@@ -85,6 +87,10 @@ impl DirLayer {
         Ok(layer)
     }
 
+    fn find(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
+        self.tree.lookup(dir, name)
+    }
+
     /// Whether the layer is held through a read-only clone of its mount.
     pub fn is_private_clone(&self) -> bool {
         self.private
@@ -99,7 +105,7 @@ fn open_dir(path: &Path) -> Result<OwnedFd> {
 
 /// The reading half, which both kinds of layers have from their tree.
 macro_rules! layer_by_tree {
-    ($type:ty) => {
+    ($type:ty, $lookup:ident) => {
         impl Layer for $type {
             fn root(&self) -> Id {
                 ROOT
@@ -110,7 +116,7 @@ macro_rules! layer_by_tree {
             }
 
             fn lookup(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
-                self.tree.lookup(dir, name)
+                self.$lookup(dir, name)
             }
 
             fn forget(&self, id: Id) {
@@ -157,6 +163,10 @@ macro_rules! layer_by_tree {
                 self.tree.handle(id)
             }
 
+            fn ino_of(&self, handle: &[u8]) -> Result<Option<u64>> {
+                self.tree.ino_of(handle)
+            }
+
             fn statfs(&self) -> Result<StatFs> {
                 self.tree.statfs()
             }
@@ -164,8 +174,8 @@ macro_rules! layer_by_tree {
     };
 }
 
-layer_by_tree!(DirLayer);
-layer_by_tree!(DirUpper);
+layer_by_tree!(DirLayer, find);
+layer_by_tree!(DirUpper, find_settled);
 
 #[cfg(test)]
 mod tests;

@@ -13,16 +13,17 @@ use super::slots::{Flags, Spot};
 use super::tree::{ROOT, Tree};
 use crate::attr::{Attr, Kind, StatFs};
 use crate::errno::{Context, Errno, Error, Result};
-use crate::layer::marks::{self, Class, Decoded, Tag};
+use crate::layer::marks::{self, Class, Decoded, Left, Tag};
 use crate::layer::{DirItem, Entry, Id, Lookup, Marks, WhiteoutForm};
 use crate::name::{NAME_MAX, Name};
+use crate::sys::handle::{self, FileHandle};
 use crate::sys::object::Object;
-use crate::sys::{handle, xattr};
+use crate::sys::xattr;
 
 /// What a whiteout beside the name it hides begins with.
 pub(super) const DOT_WH: &[u8] = b".wh.";
 /// The entry that makes the directory it is in opaque.
-const DOT_WH_OPAQUE: &[u8] = b".wh..wh..opq";
+pub(super) const DOT_WH_OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// The room for one getdents64 call, in bytes.
 const LISTING: usize = 32 * 1024;
@@ -75,7 +76,12 @@ impl Tree {
             return self.lookup_sibling(&fd, around, name);
         };
         if attr.is_char_zero() {
-            return Ok(Lookup::Whiteout(WhiteoutForm::Entry));
+            if self.left_in(&fd, around)?.is_none_or(|left| *left.name != *name.as_bytes()) {
+                return Ok(Lookup::Whiteout(WhiteoutForm::Entry));
+            }
+            let (kind, flags) = (attr.kind, Flags::MARKS_KNOWN);
+            let id = self.insert(dir, name.to_buf(), kind, attr.ino, flags)?;
+            return Ok(Lookup::Found(Entry { id, attr, marks: Marks::default() }));
         }
         let is_dir = attr.kind == Kind::Dir;
         let dot_wh = name.as_bytes().starts_with(DOT_WH);
@@ -195,6 +201,7 @@ impl Tree {
         let mut buf = vec![MaybeUninit::uninit(); LISTING];
         let mut entries = RawDir::new(&listing, &mut buf);
         let mut dot_wh = false;
+        let left = self.left_in(&fd, flags)?;
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let stored = entry.file_name().to_bytes();
@@ -205,6 +212,9 @@ impl Tree {
             let object = Object::Entry(fd.as_fd(), stored);
             let raw = (entry.file_type(), entry.ino());
             let found = match self.see(object, raw, stored, flags) {
+                Ok(Seen::Whiteout) if left.as_ref().is_some_and(|it| *it.name == *stored) => {
+                    Seen::Object(Kind::Char)
+                }
                 Ok(found) => found,
                 // Gone since it was listed.
                 Err(error) if error.errno() == Errno::ENOENT => continue,
@@ -226,6 +236,14 @@ impl Tree {
             self.slots.set_flag(dir, Flags::NO_DOT_WH, true);
         }
         Ok(())
+    }
+
+    /// What the directory says of a device that is being left in it.
+    pub(super) fn left_in(&self, dir: &OwnedFd, around: Flags) -> Result<Option<Left>> {
+        if !around.has(Flags::ESCAPES) {
+            return Ok(None);
+        }
+        Ok(self.decode(Object::dir(dir), Kind::Dir)?.left)
     }
 
     /// Whether there is a whiteout beside `name`.
@@ -313,14 +331,34 @@ impl Tree {
     /// See [`Layer::handle`](crate::layer::Layer::handle).
     pub(super) fn handle(&self, id: Id) -> Result<Option<Vec<u8>>> {
         let Some(handle) = self.on(id, |object, _| handle::of(object))? else { return Ok(None) };
-        let uuid = if let Some(uuid) = self.uuid.get() {
-            *uuid
-        } else {
-            let root = self.dir_fd(ROOT)?;
-            let open = Object::dir(&*root).open(OFlags::RDONLY | OFlags::DIRECTORY)?;
-            *self.uuid.get_or_init(|| handle::fs_uuid(&open))
-        };
-        Ok(marks::encode_origin(&uuid, handle.kind, &handle.bytes))
+        Ok(marks::encode_origin(&self.fs_uuid()?, handle.kind, &handle.bytes))
+    }
+
+    fn fs_uuid(&self) -> Result<[u8; 16]> {
+        if let Some(uuid) = self.uuid.get() {
+            return Ok(*uuid);
+        }
+        let open = self.open_root()?;
+        Ok(*self.uuid.get_or_init(|| handle::fs_uuid(&open)))
+    }
+
+    /// The root, not `O_PATH`.
+    fn open_root(&self) -> Result<OwnedFd> {
+        Object::dir(&*self.dir_fd(ROOT)?).open(OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    /// See [`Layer::ino_of`](crate::layer::Layer::ino_of).
+    pub(super) fn ino_of(&self, origin: &[u8]) -> Result<Option<u64>> {
+        let Some((uuid, kind, bytes)) = marks::decode_origin(origin) else { return Ok(None) };
+        let here = self.fs_uuid()?;
+        // The kernel writes zeros where it is told not to tell filesystems apart.
+        if uuid != here && uuid != [0; 16] && here != [0; 16] {
+            return Ok(None);
+        }
+        let handle = FileHandle { kind, bytes: bytes.to_vec() };
+        // Gone, or we may not: in either case it tells us nothing.
+        let Ok(object) = handle::open(&self.open_root()?, &handle) else { return Ok(None) };
+        Ok(Some(Object::Itself(object.as_fd()).stat()?.attr.ino))
     }
 
     /// See [`Layer::statfs`](crate::layer::Layer::statfs).
@@ -371,7 +409,7 @@ fn flags_of(attr: &Attr, decoded: &Decoded, marks_known: bool) -> Flags {
 
 /// Whether the directory holds the entry that makes it opaque. Of one that we may not search nobody
 /// knows: nothing in it can be shown either.
-fn has_opaque_entry(dir: &OwnedFd) -> Result<bool> {
+pub(super) fn has_opaque_entry(dir: &OwnedFd) -> Result<bool> {
     match stat_if_any(Object::Entry(dir.as_fd(), DOT_WH_OPAQUE)) {
         Err(error) if error.errno() == Errno::EACCES => Ok(false),
         found => Ok(found?.is_some()),

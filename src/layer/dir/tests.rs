@@ -3,6 +3,7 @@
 mod beside;
 mod bits;
 mod change;
+mod leave;
 mod open;
 mod reach;
 mod read;

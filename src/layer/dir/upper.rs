@@ -58,6 +58,8 @@ pub struct DirUpper {
     pub(super) temps: AtomicU64,
     pub(super) shared_whiteout: AtomicU64,
     volatile: AtomicBool,
+    /// Held while a rename leaves a device behind, and who looks for what is left of one waits.
+    pub(super) leaving: parking_lot::Mutex<()>,
 }
 
 impl DirUpper {
@@ -117,8 +119,10 @@ impl DirUpper {
             temps: AtomicU64::new(1),
             shared_whiteout: AtomicU64::new(1),
             volatile: AtomicBool::new(options.volatile),
+            leaving: parking_lot::Mutex::new(()),
         };
         layer.root_entry().context(of_upper)?;
+        layer.settle_left(ROOT).context(of_upper)?;
         // Now, so that no lookup has to make it: those must work on a full filesystem, too.
         layer.index().context(of_work)?;
         let layer = Arc::new(layer);
@@ -159,7 +163,7 @@ impl DirUpper {
 
     /// A rename whose target may be a whiteout in the way of a directory: the two change places
     /// then, which leaves the whiteout at the old name.
-    fn rename_over(
+    pub(super) fn rename_over(
         &self,
         from: (Id, Name<'_>),
         to: (Id, Name<'_>),
@@ -406,6 +410,7 @@ impl Upper for DirUpper {
                 self.rename_over(from, to, true)
             }
             RenameHow::Whiteout => self.rename_then_whiteout(from, moved, to),
+            RenameHow::Device { uid, gid } => self.rename_leaving(from, to, (uid, gid)),
         };
         self.tree.moving(call, |()| {
             self.tree.relocate(moved, to.0, to.1.to_buf())?;
@@ -416,6 +421,10 @@ impl Upper for DirUpper {
                 _ => Ok(()),
             }
         })
+    }
+
+    fn clear_opaque_entry(&self, dir: Id) -> Result<()> {
+        self.remove_opaque_entry(dir)
     }
 
     fn link(&self, id: Id, dir: Id, name: Name<'_>, quiet: bool) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
 use rustix::io::Errno as Raw;
 
-use super::reader::DOT_WH;
+use super::reader::{DOT_WH, DOT_WH_OPAQUE, has_opaque_entry};
 use super::slots::Flags;
 use super::tree::WORK;
 use super::upper::DirUpper;
@@ -15,7 +15,7 @@ use super::work;
 use crate::attr::Kind;
 use crate::errno::{Errno, Result};
 use crate::layer::marks::Tag;
-use crate::layer::{DirItem, Id, Layer, Lookup, Upper, WhiteoutForm};
+use crate::layer::{DirItem, Id, Layer, Lookup, Mark, Upper, WhiteoutForm};
 use crate::name::{Name, NameBuf};
 use crate::sys::object::Object;
 
@@ -25,6 +25,7 @@ impl DirUpper {
         if !self.encoding.char_whiteouts && self.allow_xattr_whiteouts(dir)? == Hidden::Already {
             return if replace { self.remove_entry(dir, name) } else { Ok(()) };
         }
+        self.settle_left(dir)?;
         let fd = self.tree.dir_fd(dir)?;
         if !replace && self.encoding.char_whiteouts {
             return self.link_whiteout(fd.as_fd(), name.as_bytes());
@@ -155,6 +156,16 @@ impl DirUpper {
         })?;
         self.tree.slots.set_flag(dir, Flags::XATTR_WHITEOUTS, hidden == Hidden::ByWhiteout);
         Ok(hidden)
+    }
+
+    /// See [`Upper::clear_opaque_entry`].
+    pub(super) fn remove_opaque_entry(&self, dir: Id) -> Result<()> {
+        let fd = self.tree.dir_fd(dir)?;
+        if self.tree.slots.get(dir)?.flags.has(Flags::NO_DOT_WH) || !has_opaque_entry(&fd)? {
+            return Ok(());
+        }
+        self.set_mark(dir, &Mark::Opaque)?;
+        Ok(rustix::fs::unlinkat(&*fd, DOT_WH_OPAQUE, AtFlags::empty())?)
     }
 
     /// See [`Upper::clear_whiteout`].

@@ -47,10 +47,11 @@ pub(super) fn open_locked(path: &Path, upper: &Path) -> Result<OwnedFd> {
     }
 }
 
-/// Refuses a work directory that holds what is not ours: it would be taken for garbage.
+/// Refuses a work directory that holds what is not ours: it would be taken for garbage. What
+/// fuse-overlayfs leaves there, numbered, is left alone.
 pub(super) fn refuse_foreign(work: &OwnedFd) -> Result<()> {
     for name in names(Object::dir(work))? {
-        if !OURS.contains(&name.as_slice()) {
+        if !OURS.contains(&name.as_slice()) && !name.iter().all(u8::is_ascii_digit) {
             let text = format!(
                 "it holds {}, which is not of a mount's making; use an empty directory",
                 name.escape_ascii()

@@ -7,7 +7,7 @@ use super::{Data, Entry, Id, Layer, Mark, MemData, MemLayer, Name, New, Upper};
 use crate::attr::{Attr, Kind, SetAttr, SetTime, Time};
 use crate::bug;
 use crate::errno::{Errno, Result};
-use crate::layer::{How, RenameHow, Staged};
+use crate::layer::{How, RenameHow, Staged, What};
 
 /// Set-id and execute bits that decide what a change of owner clears.
 const SUID: u16 = 0o4000;
@@ -31,6 +31,7 @@ enum Mode {
     Replace,
     Exchange,
     Whiteout,
+    Device(u32, u32),
 }
 
 impl Tree {
@@ -55,8 +56,12 @@ impl Tree {
         if target == Some(moved) {
             return Ok(());
         }
-        if let (Some(old), Mode::Replace | Mode::Whiteout) = (target, mode) {
-            self.may_replace(is_dir, old)?;
+        match (target, mode) {
+            (Some(old), Mode::Device(..)) if matches!(self.live(old)?.body, Body::Whiteout) => {}
+            (Some(old), Mode::Replace | Mode::Whiteout | Mode::Device(..)) => {
+                self.may_replace(is_dir, old)?;
+            }
+            _ => {}
         }
         self.take(from)?;
         self.put(to, moved)?;
@@ -68,10 +73,17 @@ impl Tree {
             (Some(old), _) => self.unnamed(old),
             (None, _) => {}
         }
-        if mode == Mode::Whiteout {
-            let white = self.make_whiteout();
-            self.named(white);
-            self.put(from, white)?;
+        let left = match mode {
+            Mode::Whiteout => Some(self.make_whiteout()),
+            Mode::Device(uid, gid) => {
+                let what = What::Node(Kind::Char, 0);
+                Some(self.make(&New { what, perm: 0, uid, gid, xattrs: &[], marks: &[] }))
+            }
+            Mode::NoReplace | Mode::Replace | Mode::Exchange => None,
+        };
+        if let Some(left) = left {
+            self.named(left);
+            self.put(from, left)?;
         }
         self.touch_ctime(moved);
         if !quiet {
@@ -297,6 +309,7 @@ impl Upper for MemLayer {
             RenameHow::Replace => Mode::Replace,
             RenameHow::Whiteout => Mode::Whiteout,
             RenameHow::Exchange => Mode::Exchange,
+            RenameHow::Device { uid, gid } => Mode::Device(uid, gid),
         };
         if mode == Mode::Exchange && other.is_some() && tree.at(to)? != other.map(|id| id.0) {
             return Err(bug!("exchange with {other:?}, which is not at its name"));

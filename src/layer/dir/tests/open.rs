@@ -65,6 +65,16 @@ fn a_work_directory_with_foreign_things_is_left_alone() {
     assert!(place.work("work/x").exists());
 }
 
+/// fuse-overlayfs empties and moves what it replaces into its work directory, under numbers.
+#[test]
+fn what_fuse_overlayfs_leaves_in_its_work_directory_is_no_obstacle() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.work("7/inside")).unwrap();
+    std::fs::write(place.work("12"), "").unwrap();
+    drop(place.open_upper());
+    assert!(place.work("7/inside").exists() && place.work("12").exists());
+}
+
 #[test]
 fn what_a_crash_left_behind_is_swept() {
     let place = Place::new();

@@ -1,9 +1,12 @@
 //! Random operations on a mounted plyfs, on a plain directory with the same content, and on the
 //! kernel's overlayfs. plyfs must do what the plain directory does, operation by operation; where
 //! overlayfs does something else is counted and printed. At the end overlayfs mounts the upper that
-//! plyfs wrote and must show the same tree. On the filesystem of $TMPDIR and on XFS in a file.
+//! plyfs wrote and must show the same tree. Also by several processes at once (`crowd`), and on
+//! uppers that others wrote (`peers`). On the filesystem of $TMPDIR and on XFS in a file.
 //!
-//! Needs root and /dev/fuse. `PLYFS_SECONDS` (20) is the length, `PLYFS_SEED` repeats one case.
+//! Needs root, /dev/fuse and fuse-overlayfs. `PLYFS_SECONDS` (15) is the length of each test,
+//! `PLYFS_SEED` repeats one case. `PLYFS_FUSE_OVERLAYFS` names programs (fuse-overlayfs) that write
+//! uppers, separated by colons.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,11 +21,14 @@
     reason = "this is test code: a surprise must stop the test, and layers are seen from outside"
 )]
 
+mod crowd;
+mod peers;
+mod rootless;
+mod stand;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use plyfs::attr::Kind;
@@ -31,84 +37,11 @@ use plyfs::testkit::system::SystemTarget;
 use plyfs::testkit::tree::render;
 use plyfs::testkit::{Model, Op, Target, TreeSpec, op};
 
+use peers::{KERNELS, Peer};
+use stand::{Case, Mounted, sh, text};
+
 /// How often overlayfs did something else than a plain directory, by operation.
 type Differences = BTreeMap<String, u32>;
-
-fn sh(program: &str, args: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(args).output().expect(program);
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr)))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("test paths are UTF-8")
-}
-
-/// Unmounts what is there when it goes.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).is_err() {
-            eprintln!("{} was not mounted any more", self.0.display());
-        }
-    }
-}
-
-/// One case's directories.
-struct Case {
-    dir: PathBuf,
-    lowers: usize,
-}
-
-impl Case {
-    fn new(dir: &Path, specs: &[TreeSpec]) -> Self {
-        for name in ["upper", "work", "mnt", "plain", "kupper", "kwork", "kmnt"] {
-            make_dir(&dir.join(name));
-        }
-        for (n, spec) in specs.iter().enumerate() {
-            let path = dir.join(format!("lower{n}"));
-            make_dir(&path);
-            spec.system(&path).unwrap();
-        }
-        if specs.is_empty() {
-            // overlayfs wants at least one.
-            make_dir(&dir.join("lower0"));
-        }
-        Self { dir: dir.to_owned(), lowers: specs.len().max(1) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn options(&self, upper: &str, work: &str) -> String {
-        let lowers: Vec<_> =
-            (0..self.lowers).map(|n| text(&self.path(&format!("lower{n}"))).to_owned()).collect();
-        let (upper, work) = (self.path(upper), self.path(work));
-        format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), text(&upper), text(&work))
-    }
-
-    fn mount_plyfs(&self) -> Mounted {
-        let (options, at) = (self.options("upper", "work"), self.path("mnt"));
-        sh(env!("CARGO_BIN_EXE_plyfs"), &["mount", "-o", &options, text(&at)]).unwrap();
-        Mounted(at)
-    }
-
-    fn mount_overlay(&self, upper: &str, work: &str) -> Result<Mounted, String> {
-        let options = self.options(upper, work) + ",redirect_dir=on,index=on,metacopy=on,xino=off";
-        let at = self.path("kmnt");
-        sh("mount", &["-t", "overlay", "overlay", "-o", &options, text(&at)])?;
-        Ok(Mounted(at))
-    }
-}
-
-fn make_dir(path: &Path) {
-    fs::create_dir(path).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
 
 /// Layers and operations from a seed.
 fn random(seed: u64) -> (Vec<TreeSpec>, Vec<Op>) {
@@ -223,47 +156,133 @@ fn shows_the_same(case: &Case, model: &Model, ext4: bool, seed: u64) {
 
 fn seconds() -> Duration {
     let given = std::env::var("PLYFS_SECONDS").ok().and_then(|s| s.parse().ok());
-    Duration::from_secs(given.unwrap_or(20))
+    Duration::from_secs(given.unwrap_or(15))
 }
 
-fn many_cases(base: &Path, ext4: bool) {
+/// Cases with seeds of their own for as long as they shall be run, or the one that is asked for.
+fn many_cases(what: &str, mut one: impl FnMut(u64)) {
     // One at a time: a program being started holds, between fork and exec, what the other test has
     // open on its mount, which then is busy.
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE.lock();
-    let mut differences = Differences::new();
     if let Some(seed) = std::env::var("PLYFS_SEED").ok().and_then(|s| s.parse().ok()) {
-        one_case(seed, base, ext4, &mut differences);
-        return;
+        return one(seed);
     }
     let start = Instant::now();
     let first = u64::from(std::process::id()) << 20;
     let mut seed = first;
     while start.elapsed() < seconds() {
         println!("PLYFS_SEED={seed}");
-        one_case(seed, base, ext4, &mut differences);
+        one(seed);
         seed += 1;
     }
-    println!("{} cases on {}", seed - first, base.display());
-    println!("overlayfs differed from a plain directory: {differences:?}");
+    println!("{what}: {} cases", seed - first);
+}
+
+/// XFS in a file, where files can share blocks.
+fn xfs(dir: &Path) -> Mounted {
+    small(dir, "xfs")
+}
+
+/// A filesystem in a file.
+fn small(dir: &Path, kind: &str) -> Mounted {
+    let (image, at) = (dir.join(format!("{kind}-image")), dir.join(kind));
+    fs::create_dir(&at).unwrap();
+    sh("truncate", &["--size=400M", text(&image)]).unwrap();
+    sh(&format!("mkfs.{kind}"), &["-q", text(&image)]).unwrap();
+    sh("mount", &["-o", "loop", text(&image), text(&at)]).unwrap();
+    Mounted(at)
 }
 
 #[test]
 fn plyfs_is_a_plain_directory() {
     let base = tempfile::tempdir().unwrap();
-    many_cases(base.path(), true);
+    let mut differences = Differences::new();
+    many_cases("on ext4", |seed| one_case(seed, base.path(), true, &mut differences));
+    println!("overlayfs differed from a plain directory: {differences:?}");
 }
 
-/// Where files can share blocks.
 #[test]
 fn plyfs_is_a_plain_directory_on_xfs() {
     let tmp = tempfile::tempdir().unwrap();
-    let (image, at) = (tmp.path().join("image"), tmp.path().join("xfs"));
-    fs::create_dir(&at).unwrap();
-    sh("truncate", &["--size=400M", text(&image)]).unwrap();
-    sh("mkfs.xfs", &["-q", "-m", "reflink=1", text(&image)]).unwrap();
-    sh("mount", &["-o", "loop", text(&image), text(&at)]).unwrap();
-    let mounted = Mounted(at);
+    let base = xfs(tmp.path());
+    let mut differences = Differences::new();
     // XFS says EEXIST where the model, and ext4, say ENOTEMPTY; and see keeps_dir_times.
-    many_cases(&mounted.0, false);
+    many_cases("on XFS", |seed| one_case(seed, &base.0, false, &mut differences));
+    println!("overlayfs differed from a plain directory: {differences:?}");
+}
+
+#[test]
+fn several_processes_see_and_leave_what_they_do_in_a_plain_directory() {
+    // In memory, since what they sync would wait for a disk.
+    let tmp = tempfile::tempdir_in("/dev/shm").unwrap();
+    let bases = ["ext4", "xfs"].map(|kind| small(tmp.path(), kind));
+    many_cases("several processes", |seed| {
+        crowd::one_case(seed, &bases[seed as usize % 2].0);
+    });
+}
+
+fn uppers_of(what: &str, peers: &[Peer]) {
+    let base = tempfile::tempdir().unwrap();
+    let (mut differences, mut read) = (Differences::new(), 0);
+    many_cases(what, |seed| {
+        let (specs, ops) = random(seed);
+        let peer = &peers[seed as usize % peers.len()];
+        let cases = (&*specs, &*ops);
+        read += u32::from(peers::one_case(peer, seed, cases, base.path(), &mut differences));
+    });
+    println!("{what}: {read} uppers were read; what their writers do differently:");
+    for (what, times) in &differences {
+        println!("  {what}: {times}");
+    }
+    assert!(read > 0, "no upper was fit to be read");
+}
+
+#[test]
+fn uppers_of_the_kernel_are_read_and_gone_on_with() {
+    uppers_of("uppers of the kernel", &KERNELS.map(Peer::Kernel));
+}
+
+/// Programs of the family of fuse-overlayfs.
+fn fuse_overlayfs() -> Vec<PathBuf> {
+    let programs = std::env::var("PLYFS_FUSE_OVERLAYFS");
+    let programs = programs.unwrap_or_else(|_| "fuse-overlayfs".to_owned());
+    programs.split(':').map(PathBuf::from).collect()
+}
+
+#[test]
+fn uppers_written_without_privileges_are_read_and_gone_on_with() {
+    let base = tempfile::tempdir().unwrap();
+    sh("chmod", &["755", text(base.path())]).unwrap();
+    let mut peers = vec![rootless::Peer::Kernel];
+    peers.extend(fuse_overlayfs().into_iter().map(rootless::Peer::FuseOverlayfs));
+    let (mut differences, mut read) = (Differences::new(), 0);
+    many_cases("uppers without privileges", |seed| {
+        let peer = &peers[seed as usize % peers.len()];
+        read += u32::from(rootless::one_case(peer, seed, base.path(), &mut differences));
+    });
+    println!("{read} uppers were read; what their writers do differently:");
+    for (what, times) in &differences {
+        println!("  {what}: {times}");
+    }
+    assert!(read > 0, "no upper was fit to be read");
+}
+
+#[test]
+fn uppers_of_fuse_overlayfs_are_read_and_gone_on_with() {
+    let peers: Vec<_> = fuse_overlayfs().into_iter().map(Peer::FuseOverlayfs).collect();
+    uppers_of("uppers of fuse-overlayfs", &peers);
+}
+
+#[test]
+fn overlayfs_on_an_upper_in_a_mount_does_what_it_does_elsewhere() {
+    let base = tempfile::tempdir().unwrap();
+    let (mut differences, mut done) = (Differences::new(), 0);
+    many_cases("overlayfs on plyfs", |seed| {
+        let (specs, ops) = random(seed);
+        let case = (&*specs, &*ops);
+        done += u32::from(peers::stacked_case(seed, case, base.path(), &mut differences));
+    });
+    println!("overlayfs differed from a plain directory, in memory too: {differences:?}");
+    assert!(done > 0, "nothing was compared");
 }
