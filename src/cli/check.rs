@@ -25,8 +25,10 @@ pub(super) fn run(args: &CheckArgs, root: Option<&Path>) -> Outcome {
     let places = mount::places(&mut options, None)?;
     overlap::check(&places)?;
     let roots: Vec<PathBuf> = options.upper.iter().chain(&options.lowers).cloned().collect();
-    let layers = roots.iter().map(|root| stack::lower(root)).collect::<std::result::Result<_, _>>();
-    let layers: Vec<_> = layers?;
+    let upper = options.upper.as_deref();
+    let upper = upper.map(|upper| stack::unmounted_upper(upper, options.work.as_deref()));
+    let lowers = options.lowers.iter().map(|root| stack::lower(root));
+    let layers: Vec<_> = upper.into_iter().chain(lowers).collect::<std::result::Result<_, _>>()?;
     let mut worst = None;
     let mut printer = Printer { roots: &roots, options: &options, json: args.json };
     let mut report = |finding: Finding| {
@@ -69,15 +71,16 @@ fn work_dir(work: &Path, report: &mut dyn FnMut(Finding) -> Result<()>) -> Resul
         let what = format!("{left} unfinished things (the next mount removes them)");
         say(Severity::Note, "work", what)?;
     }
-    index(&work.join("index"), report)
+    index(work, report)
 }
 
 /// Verifies the copies of hard links: each is named by its origin, and says how many names it has.
-fn index(dir: &Path, report: &mut dyn FnMut(Finding) -> Result<()>) -> Result<()> {
+fn index(work: &Path, report: &mut dyn FnMut(Finding) -> Result<()>) -> Result<()> {
+    let dir = &work.join("index");
     if !dir.exists() {
         return Ok(());
     }
-    let layer = DirLayer::open(dir).context(|| shown(dir))?;
+    let layer = DirLayer::open_upper(dir, work).context(|| shown(dir))?;
     let mut entries = Vec::new();
     layer.readdir(layer.root(), &mut |item| {
         entries.push(item.name.to_buf());

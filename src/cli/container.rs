@@ -56,12 +56,12 @@ pub(super) fn ls(args: &LsArgs, root: Option<&Path>) -> Outcome {
                 image_id: container.image.to_string(),
                 created: container.created,
                 ephemeral: container.ephemeral,
-                pid: mounted.as_ref().map(|(pid, _)| *pid),
-                mounted: mounted.map(|(_, at)| JsonPath::of(&at)),
+                pid: mounted.as_ref().map(|by| by.pid),
+                mounted: mounted.map(|by| JsonPath::of(&by.mountpoint)),
             })?;
             continue;
         }
-        let mounted = mounted.map(|(_, at)| super::overlap::shown(&at)).unwrap_or_default();
+        let mounted = mounted.map(|by| super::overlap::shown(&by.mountpoint)).unwrap_or_default();
         table.row([container.name, image, output::age(container.created), mounted]);
     }
     if !args.json {

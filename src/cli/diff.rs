@@ -214,7 +214,7 @@ struct JsonChange {
 /// Lists the changes.
 pub(super) fn run(args: &DiffArgs, root: Option<&Path>) -> Outcome {
     let mut lowers = Vec::new();
-    let mut path = args.upper.clone();
+    let (mut path, mut work) = (args.upper.clone(), None);
     // So that it is not removed meanwhile.
     let mut _lock = None;
     if let Some((store, container)) = stored::container_or_path(root, args.upper.as_os_str())? {
@@ -225,10 +225,10 @@ pub(super) fn run(args: &DiffArgs, root: Option<&Path>) -> Outcome {
             lowers =
                 stack.lowers.iter().map(|path| stack::lower(path)).collect::<StdResult<_, _>>()?;
         }
-        path = stack.upper;
+        (path, work) = (stack.upper, Some(stack.work));
     }
-    let upper =
-        stack::lower(&path).map_err(|failure| Failure { what: shown(&args.upper), ..failure })?;
+    let upper = stack::unmounted_upper(&path, work.as_deref());
+    let upper = upper.map_err(|failure| Failure { what: shown(&args.upper), ..failure })?;
     for list in &args.lower {
         let paths = options::parse_lowers(list.as_bytes())
             .map_err(|error| Failure::usage("--lower", &error, error.hint()))?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::DoctorArgs;
 use super::output::{self, Exit, Failure, Outcome};
 use super::overlap::shown;
-use crate::layer::dir;
+use crate::layer::dir::probe::{self, Probe};
 use crate::layer::marks::Namespace;
 use crate::sys::process::KernelVersion;
 use crate::sys::{fuse_mount, process};
@@ -134,65 +134,65 @@ fn descriptors() -> Item {
 
 /// What the filesystem of a directory allows.
 fn filesystem(dir: &Path) -> Result<Vec<Item>, Failure> {
-    let probe = dir::probe::probe(dir).map_err(|error| {
+    let probe = probe::probe(dir).map_err(|error| {
         let hint = "give a directory that you may write to";
         Failure::new(format!("doctor: {}", shown(dir)), error, hint)
     })?;
-    let yes = |yes: bool| if yes { "yes" } else { "no" };
-    let either = |yes, then, otherwise| if yes { then } else { otherwise };
     let marks = match probe.namespace {
         Some(Namespace::Trusted) => item("marks", true, "trusted.overlay.*", "as overlayfs's own"),
         Some(Namespace::User) => {
             let so = "overlayfs reads them with userxattr, but no redirects";
             item("marks", true, "user.overlay.*", so)
         }
+        None if probe.char_whiteouts && probe.identity => {
+            let so = "kept in the workdir: all works but users' attributes, and a copy of the \
+                      directories cannot be mounted";
+            item("marks", true, "no extended attributes", so)
+        }
         None => item("marks", false, "no extended attributes", "cannot be an upperdir"),
     };
-    let rows = [
-        (
+    Ok(std::iter::once(marks).chain(abilities(&probe)).collect())
+}
+
+/// What the filesystem can do, and what plyfs does if it can and if it cannot.
+fn abilities(probe: &Probe) -> impl Iterator<Item = Item> {
+    const NO_UPPER: &str = "cannot be an upperdir";
+    let row = |topic, has, then: &str, otherwise: &str| {
+        let so = if has { then } else { otherwise };
+        item(topic, has || otherwise != NO_UPPER, if has { "yes" } else { "no" }, so)
+    };
+    [
+        row(
             "whiteout devices",
             probe.char_whiteouts,
-            either(probe.char_whiteouts, "deletes by devices 0:0", "deletes by marked empty files"),
+            "deletes by devices 0:0",
+            "deletes by marked empty files",
         ),
-        (
+        row(
             "RENAME_WHITEOUT",
             probe.rename_whiteout,
-            either(probe.rename_whiteout, "renames in one step", "stages a whiteout beforehand"),
+            "renames in one step",
+            "stages a whiteout beforehand",
         ),
-        (
-            "RENAME_EXCHANGE",
-            probe.exchange,
-            either(probe.exchange, "replaces directories in one step", "cannot be an upperdir"),
-        ),
-        (
-            "RENAME_NOREPLACE",
-            probe.no_replace,
-            either(probe.no_replace, "never replaces unasked", "cannot be an upperdir"),
-        ),
-        (
-            "O_TMPFILE",
-            probe.tmpfile,
-            either(probe.tmpfile, "not needed yet", "not needed: stages under names"),
-        ),
-        (
-            "reflinks",
-            probe.reflink,
-            either(probe.reflink, "copies up by sharing blocks", "copies up by copying data"),
-        ),
-        (
-            "d_type",
-            probe.d_type,
-            either(probe.d_type, "lists without a stat each", "lists with a stat each"),
-        ),
-        (
+        row("RENAME_EXCHANGE", probe.exchange, "replaces directories in one step", NO_UPPER),
+        row("RENAME_NOREPLACE", probe.no_replace, "never replaces unasked", NO_UPPER),
+        row("symbolic links", probe.symlinks, "are kept as they are", NO_UPPER),
+        row("O_TMPFILE", probe.tmpfile, "not needed yet", "not needed: stages under names"),
+        row("reflinks", probe.reflink, "copies up by sharing blocks", "copies up by copying data"),
+        row("d_type", probe.d_type, "lists without a stat each", "lists with a stat each"),
+        row(
             "file handles",
             probe.handles,
-            either(probe.handles, "hard links stay one", "a hard link parts when copied up"),
+            "hard links stay one",
+            "a hard link parts when copied up",
         ),
-    ];
-    let row = |(topic, has, so): (&'static str, bool, &str)| {
-        let needed = topic == "RENAME_EXCHANGE" || topic == "RENAME_NOREPLACE";
-        item(topic, has || !needed, yes(has), so)
-    };
-    Ok(std::iter::once(marks).chain(rows.map(row)).collect())
+        row(
+            "CAP_DAC_OVERRIDE",
+            probe.overrides,
+            "works on objects whatever their permission bits",
+            "keeps bits that would shut us out as marks; cannot read lower files that their owner \
+             may not read",
+        ),
+    ]
+    .into_iter()
 }

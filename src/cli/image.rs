@@ -52,6 +52,7 @@ struct JsonImported {
     names: Vec<String>,
     layers: usize,
     unpacked: usize,
+    resumed: usize,
 }
 
 fn import(args: &ImportArgs, root: Option<&Path>) -> Outcome {
@@ -69,14 +70,19 @@ fn import(args: &ImportArgs, root: Option<&Path>) -> Outcome {
                 names: imported.names.iter().map(ToString::to_string).collect(),
                 layers: imported.layers,
                 unpacked: imported.unpacked,
+                resumed: imported.resumed,
             })?;
         } else {
             let name = imported.names.first().map_or("(none)".to_owned(), ToString::to_string);
+            let resumed = match imported.resumed {
+                0 => String::new(),
+                some => format!(", {some} of these from an interrupted import"),
+            };
             output::line(format_args!(
-                "{name}  {}  {} layers, {} of them new",
+                "{name}  {}  {} layers, {} of them new{resumed}",
                 output::short(&imported.id),
                 imported.layers,
-                imported.unpacked
+                imported.unpacked + imported.resumed
             ))?;
         }
     }
@@ -94,8 +100,11 @@ fn import_from(
     let failed = |error: Error| {
         let hint = match error.errno() {
             Errno::ENOENT => "give the archive, or the directory of an OCI layout",
-            Errno::EACCES | Errno::EPERM => "layers hold other users' files: import as root",
-            Errno::EINTR => "the same command starts it again",
+            Errno::EACCES | Errno::EPERM => {
+                "layers hold other users' files: import as root, or in a user namespace that has \
+                 them ('unshare --map-auto --map-root-user --mount', 'podman unshare')"
+            }
+            Errno::EINTR => "the same command goes on from there; 'plyfs gc' removes what was kept",
             _ => "no image is imported by half; is this complete? (skopeo inspect reads it, too)",
         };
         stored::failure(what(), error, hint)
@@ -125,6 +134,7 @@ fn import_from(
         platform,
         threads: None,
         progress: &hear,
+        keep_each: ImportOptions::KEEP_EACH,
         stop: &stop,
     };
     let imported = store.import(source.as_ref(), &options).map_err(failed);

@@ -15,7 +15,7 @@ use super::{log, output, stack, stored};
 use crate::errno::{Errno, Error};
 use crate::fuse::{self, Driver, MountConfig, Session};
 use crate::layer::dir::DirUpper;
-use crate::store::Lock;
+use crate::store::{Lock, Signature};
 use crate::sys::daemon::{self, Forked, Ready};
 use crate::sys::{fuse_mount, limits, mountinfo, process, signal};
 use crate::union::{Durability, Metacopy, Options, Stack, Union};
@@ -105,7 +105,9 @@ pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
     if args.foreground || args.debug {
         let mut plan = plan(request)?;
         log::to_stderr(if args.debug { "plyfs=trace" } else { "warn" });
-        return serve(plan.mount()?, &mut plan);
+        let mounted = plan.mount()?;
+        plan.sign();
+        return serve(mounted, &mut plan);
     }
     start(request).map(|()| Exit::Ok)
 }
@@ -139,12 +141,10 @@ fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
     log::to_stderr("warn");
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
-    } else if let Some(held) = &mut plan.request.held {
-        // The process that took the lock is about to end.
-        stored::sign(held, &plan.mountpoint);
     }
     match plan.mount() {
         Ok(mounted) => {
+            plan.sign();
             if let Err(error) = ready.ready(log::file().as_deref()) {
                 drop(mounted.session);
                 close_unused(mounted.upper.as_deref());
@@ -332,6 +332,17 @@ impl Plan {
             };
             self.failure(&error, hint)
         })
+    }
+
+    /// Says in the container's lock, if there is one, who serves it, and what is mounted.
+    fn sign(&mut self) {
+        let Some(held) = &mut self.request.held else { return };
+        // Who runs a command in a container is who has it.
+        let parent = rustix::process::getppid().filter(|_| self.request.with_parent);
+        let pid = parent.unwrap_or_else(rustix::process::getpid).as_raw_nonzero().get();
+        let device = fuse_mount::device(&self.mountpoint).ok();
+        let mountpoint = self.mountpoint.clone();
+        stored::note(held, &Signature { pid: pid.cast_unsigned(), mountpoint, device });
     }
 
     /// A failure of the mount as a whole.

@@ -11,9 +11,12 @@ use crate::container::{self, Spec, Status, config as wishes};
 use crate::errno::{Errno, Error};
 use crate::image::config::Config;
 use crate::store::{Container, Lock, NewContainer, Store, Use};
+use crate::sys::program;
 
 /// Runs a command in a container.
 pub(super) fn run(args: &RunArgs, root: Option<&Path>) -> Outcome {
+    // Before anything else: what the container executes first may be this very program.
+    program::shield().map_err(|error| Failure::new("run", error, "is /proc mounted?"))?;
     let store = stored::open(root)?;
     let (container, user) = find(&store, args)?;
     let image = store

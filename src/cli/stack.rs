@@ -56,7 +56,23 @@ fn owned_upper(upper: Arc<DirUpper>, options: &MountOptions) -> Result<Arc<dyn U
 
 /// Opens a read-only layer.
 pub(super) fn lower(path: &Path) -> Result<Arc<dyn Layer>, Failure> {
-    match DirLayer::open(path) {
+    opened(DirLayer::open(path), path)
+}
+
+/// Opens an upper layer that nobody has mounted, to read it; `work` is its work directory, if that
+/// is known.
+pub(super) fn unmounted_upper(path: &Path, work: Option<&Path>) -> Result<Arc<dyn Layer>, Failure> {
+    match work {
+        Some(work) => opened(DirLayer::open_upper(path, work), path),
+        None => lower(path),
+    }
+}
+
+fn opened(
+    layer: crate::errno::Result<Arc<DirLayer>>,
+    path: &Path,
+) -> Result<Arc<dyn Layer>, Failure> {
+    match layer {
         Ok(layer) => Ok(layer),
         Err(error) => {
             let hint = match error.errno() {

@@ -11,7 +11,7 @@ use super::options::{self, MountOptions};
 use super::output::Failure;
 use super::overlap::shown;
 use crate::errno::{Errno, Error};
-use crate::store::{Container, Lock, Store, Use};
+use crate::store::{Container, Lock, Signature, Store, Use};
 use crate::sys::signal;
 
 /// Opens the store at `root`, or at `$PLYFS_ROOT`, or the default one.
@@ -128,12 +128,17 @@ pub(super) fn source(container: &Container) -> String {
     format!("plyfs:{}", container.name)
 }
 
-/// Says where a container is mounted.
+/// Says that a container is to be mounted by this process.
 pub(super) fn sign(lock: &mut Lock, mountpoint: &Path) {
     let at = mountpoint.canonicalize().unwrap_or_else(|_| mountpoint.to_owned());
-    // Only messages, and 'umount NAME', miss it.
-    if let Err(error) = lock.sign(None, &at) {
-        tracing::warn!("{}: {error}", shown(&at));
+    let pid = std::process::id();
+    note(lock, &Signature { pid, mountpoint: at, device: None });
+}
+
+/// Writes a note into a lock. Only messages, and 'umount NAME', miss it.
+pub(super) fn note(lock: &mut Lock, by: &Signature) {
+    if let Err(error) = lock.sign(by) {
+        tracing::warn!("{}: {error}", shown(&by.mountpoint));
     }
 }
 

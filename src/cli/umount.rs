@@ -8,7 +8,12 @@ use super::output::{Exit, Failure, Outcome};
 use super::overlap::shown;
 use super::stored;
 use crate::errno::{Errno, Error};
+use crate::store::Container;
+use crate::sys::mountinfo::Mount;
 use crate::sys::{fuse_mount, mountinfo};
+
+/// What a mount of ours is in mountinfo.
+const FS_TYPE: &str = "fuse.plyfs";
 
 /// How long the server of a mount that is gone may take to end: it syncs the upper layer.
 const SERVER_ENDS: Duration = Duration::from_mins(1);
@@ -17,15 +22,40 @@ const SERVER_ENDS: Duration = Duration::from_mins(1);
 pub(super) fn run(args: &UmountArgs, root: Option<&Path>) -> Outcome {
     let point = match stored::container_or_path(root, args.mountpoint.as_os_str())? {
         None => absolute(&args.mountpoint)?,
-        Some((_, container)) => match container.mounted() {
-            Some((_, at)) if at.is_absolute() => at,
-            _ => {
-                let hint = "'plyfs ls' says what is mounted where";
-                return Err(Failure::new(container.name, "it is not mounted", hint));
-            }
-        },
+        Some((_, container)) => mountpoint(&container)?,
     };
     unmount(&point, args.lazy)
+}
+
+/// Where a container is mounted. That was said when it was mounted; by now something else may be
+/// there.
+fn mountpoint(container: &Container) -> Result<PathBuf, Failure> {
+    let Some(by) = container.mounted().filter(|by| by.mountpoint.is_absolute()) else {
+        let hint = "'plyfs ls' says what is mounted where";
+        return Err(Failure::new(&container.name, "it is not mounted", hint));
+    };
+    let at = shown(&by.mountpoint);
+    let mounts = mountinfo::read()
+        .map_err(|error| Failure::new(&container.name, error, "is /proc mounted?"))?;
+    let mount = mountinfo::at(&mounts, &by.mountpoint);
+    let same = |mount: &Mount| {
+        mount.fs_type == FS_TYPE
+            && mount.source == *stored::source(container)
+            && by.device.is_none_or(|device| device == mount.dev)
+    };
+    let why = match mount {
+        Some(mount) if same(mount) => return Ok(by.mountpoint),
+        Some(mount) => {
+            let (kind, source) = (mount.fs_type.display(), mount.source.display());
+            format!("it was mounted at {at}, but {source} ({kind}) is there now")
+        }
+        None => format!("it was mounted at {at}, but nothing is there now"),
+    };
+    let hint = format!(
+        "unmount what covers it; or another mount namespace has it: end process {}",
+        by.pid
+    );
+    Err(Failure::new(&container.name, why, hint))
 }
 
 /// Unmounts what is at `point`, an absolute path; unless `lazy`, waits until its server has gone.
@@ -36,7 +66,7 @@ pub(super) fn unmount(point: &Path, lazy: bool) -> Outcome {
     let mount = mountinfo::at(&mounts, point).ok_or_else(|| {
         Failure::new(&what, "nothing is mounted there", "'findmnt -t fuse.plyfs' lists mounts")
     })?;
-    if mount.fs_type != "fuse.plyfs" {
+    if mount.fs_type != FS_TYPE {
         let why = format!("a mount of type {} is there, not plyfs", mount.fs_type.display());
         return Err(Failure::new(&what, why, "use umount(8) if you mean that one"));
     }

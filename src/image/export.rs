@@ -5,18 +5,20 @@
 //! is synced, and then renamed. What exists is never touched, a layout neither: several images go
 //! into one layout by one call. The same images give the same bytes.
 
+mod ahead;
 mod output;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 
+use self::ahead::{Ahead, Job};
 use self::output::Output;
-use super::compression::{Compression, Encoder};
+use super::compression::Compression;
 use super::config::Config;
-use super::digest::{DiffId, Digest, Hashing};
+use super::digest::{DiffId, Digest};
 use super::docker;
 use super::layout::{FULL_NAME, MARKER, REF_NAME, blob_name};
 use super::manifest::{Descriptor, Index, Manifest, media, to_json};
@@ -57,8 +59,8 @@ pub struct Exported {
 }
 
 /// Writes the tar archive of a layer: of the image with this index, the layer with this index,
-/// lowest first. It is called once for layers that several images have.
-pub type LayerWriter<'a> = dyn Fn(usize, usize, &mut dyn Write) -> Result<()> + 'a;
+/// lowest first. It is called once for layers that several images have, by several threads at once.
+pub type LayerWriter<'a> = dyn Fn(usize, usize, &mut dyn Write) -> Result<()> + Sync + 'a;
 
 /// Writes `images` to `dest`, which must not exist. No failure leaves anything behind; a kill may
 /// leave a file or directory `.NAME.plyfs-*` beside `dest`.
@@ -82,13 +84,11 @@ pub fn export(
     let output = Output::create(format != Format::OciLayout, dest).context(shown)?;
     let compression = if format == Format::DockerArchive { Compression::None } else { compression };
     let mut export = Export { output, compression, layers: BTreeMap::new() };
+    export.write_layers(&configs, layer).context(shown)?;
     let mut written = Vec::new();
-    for (number, (image, config)) in images.iter().zip(&configs).enumerate() {
-        let mut layers = Vec::new();
-        for (which, id) in config.diff_ids.iter().enumerate() {
-            let write = |out: &mut dyn Write| layer(number, which, out);
-            layers.push(export.layer(*id, &write).context(shown)?);
-        }
+    for (image, config) in images.iter().zip(&configs) {
+        let layers = config.diff_ids.iter().filter_map(|id| export.layers.get(id)).cloned();
+        let layers = layers.collect();
         written.push(export.image(image, layers).context(shown)?);
     }
     let entries = images.iter().zip(&configs).zip(&written);
@@ -123,34 +123,30 @@ struct Written {
 }
 
 impl Export {
-    /// Writes a layer, unless it was before.
-    fn layer(
-        &mut self,
-        id: DiffId,
-        write: &dyn Fn(&mut dyn Write) -> Result<()>,
-    ) -> Result<Descriptor> {
-        if let Some(known) = self.layers.get(&id) {
-            return Ok(known.clone());
-        }
-        let compression = self.compression;
-        let (digest, size) = self.output.blob(&mut |out| {
-            let mut input = Hashing::new(Encoder::new(compression, out)?);
-            write(&mut input).context(|| format!("layer {id}"))?;
-            let (encoder, found, _) = input.finish();
-            if found != id {
-                let why = format!("layer {id}: what was stored of it gives {found}");
-                return Err(Error::new(Errno::EIO, why));
-            }
-            encoder.finish()?;
-            Ok(())
-        })?;
-        let kind = match compression {
+    /// Writes the layers that the configs list, each once.
+    fn write_layers(&mut self, configs: &[Config], layer: &LayerWriter<'_>) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        let jobs = configs.iter().enumerate().flat_map(|(image, config)| {
+            let ids = config.diff_ids.iter().enumerate();
+            ids.map(move |(layer, &id)| Job { image, layer, id })
+        });
+        let jobs: Vec<Job> = jobs.filter(|job| seen.insert(job.id)).collect();
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        std::thread::scope(|scope| {
+            let mut ahead = Ahead::start(scope, &jobs, layer, self.compression, threads)?;
+            jobs.iter().try_for_each(|job| self.layer(job.id, &mut ahead))
+        })
+    }
+
+    /// Writes the next layer.
+    fn layer(&mut self, id: DiffId, ahead: &mut Ahead) -> Result<()> {
+        let (digest, size) = self.output.blob(&mut |out| ahead.next(out))?;
+        let kind = match self.compression {
             Compression::None => media::LAYER.to_owned(),
-            _ => format!("{}+{}", media::LAYER, compression.suffix()),
+            compression => format!("{}+{}", media::LAYER, compression.suffix()),
         };
-        let descriptor = Descriptor::new(kind, digest, size);
-        self.layers.insert(id, descriptor.clone());
-        Ok(descriptor)
+        self.layers.insert(id, Descriptor::new(kind, digest, size));
+        Ok(())
     }
 
     /// Writes the config and the manifest of an image.

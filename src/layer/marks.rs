@@ -63,11 +63,15 @@ pub enum Tag {
     /// `plyfs.escapes`: the directory holds files with a `plyfs.kind`; perhaps, where a device is
     /// being [left](Left).
     Escapes,
+    /// `plyfs.perm`: the permission bits that the object shows, which has others on disk.
+    Perm,
+    /// `plyfs.aside`: more marks of this object lie in the work directory.
+    Aside,
 }
 
 impl Tag {
     /// The name after the prefix.
-    fn suffix(self) -> &'static [u8] {
+    pub fn suffix(self) -> &'static [u8] {
         match self {
             Self::Opaque => b"opaque",
             Self::Redirect => b"redirect",
@@ -81,10 +85,12 @@ impl Tag {
             Self::Literal => b"plyfs.literal",
             Self::Kind => b"plyfs.kind",
             Self::Escapes => b"plyfs.escapes",
+            Self::Perm => b"plyfs.perm",
+            Self::Aside => b"plyfs.aside",
         }
     }
 
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Opaque,
         Self::Redirect,
         Self::Metacopy,
@@ -97,12 +103,19 @@ impl Tag {
         Self::Literal,
         Self::Kind,
         Self::Escapes,
+        Self::Perm,
+        Self::Aside,
     ];
 
     /// The name under which the mark is stored.
     pub fn stored(self, namespace: Namespace) -> Vec<u8> {
-        [namespace.prefix(), self.suffix()].concat()
+        stored_as(self.suffix(), namespace)
     }
+}
+
+/// The name under which a mark is stored of which this is the name after the prefix.
+pub fn stored_as(suffix: &[u8], namespace: Namespace) -> Vec<u8> {
+    [namespace.prefix(), suffix].concat()
 }
 
 /// What a stored name is to a reader of marks.
@@ -164,9 +177,9 @@ pub fn unescape(stored: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The stored name and value of a mark.
-pub fn encode(mark: &Mark<'_>, namespace: Namespace) -> (Vec<u8>, Vec<u8>) {
-    let (tag, value) = match mark {
+/// What a mark is called, and its value.
+pub fn encode(mark: &Mark<'_>) -> (Tag, Vec<u8>) {
+    match mark {
         Mark::Opaque => (Tag::Opaque, b"y".to_vec()),
         Mark::Redirect(path) => (Tag::Redirect, path.to_vec()),
         Mark::Impure => (Tag::Impure, b"y".to_vec()),
@@ -176,8 +189,12 @@ pub fn encode(mark: &Mark<'_>, namespace: Namespace) -> (Vec<u8>, Vec<u8>) {
         Mark::Origin(handle) => (Tag::Origin, handle.to_vec()),
         // As Linux before 6.6 wrote it, and later ones do without fs-verity.
         Mark::Metacopy => (Tag::Metacopy, Vec::new()),
-    };
-    (tag.stored(namespace), value)
+    }
+}
+
+/// The value of `plyfs.perm`: the bits in octal.
+pub fn encode_perm(perm: u16) -> Vec<u8> {
+    format!("{perm:o}").into_bytes()
 }
 
 /// All that the marks on one object say: what the union knows of, and what stays in the layer.
@@ -198,6 +215,10 @@ pub struct Decoded {
     pub escapes: bool,
     /// A name in the directory where one is being left.
     pub left: Option<Left>,
+    /// The permission bits to show (those of 0o1777) in the place of what the object has.
+    pub perm: Option<u16>,
+    /// More marks lie in the work directory.
+    pub aside: bool,
 }
 
 /// A device 0:0 that a rename leaves behind for its user (`RENAME_WHITEOUT`). One step moves the
@@ -253,6 +274,7 @@ pub fn decode<E>(
                 decoded.escapes = true;
                 decoded.left = get(name)?.as_deref().and_then(Left::decode);
             }
+            Class::Known(Tag::Aside) => decoded.aside = true,
             Class::Known(tag) => {
                 if let Some(value) = get(name)? {
                     decoded.take(tag, name, &value);
@@ -289,6 +311,10 @@ impl Decoded {
                 _ => self.refuse(name, " of no known form"),
             },
             Tag::Kind if value == CHAR_ZERO => self.char_zero = true,
+            Tag::Perm => match decode_perm(value) {
+                Some(perm) => self.perm = Some(perm),
+                None => self.refuse(name, " of no known form"),
+            },
             _ => self.refuse(name, " of no known value"),
         }
     }
@@ -345,6 +371,12 @@ fn decode_ino(value: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(value).ok()?.parse().ok().filter(|&ino| ino != 0)
+}
+
+fn decode_perm(value: &[u8]) -> Option<u16> {
+    let octal = value.iter().all(|byte| matches!(byte, b'0'..=b'7'));
+    let text = std::str::from_utf8(value).ok().filter(|_| octal)?;
+    u16::from_str_radix(text, 8).ok().filter(|perm| perm & !0o1777 == 0)
 }
 
 /// The bytes of a file handle before the handle itself in `struct ovl_fb`.

@@ -2,21 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::census::census;
+use super::finished::is_finished;
+use super::gc::Finished;
 use super::image::{Image, LayerInfo, delete, load};
 use super::layout::{Layout, sync_dir};
-use super::{Container, Store, db, lock};
+use super::{Container, Store, Use, db, lock, trash};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::config::Config;
 use crate::image::digest::{ChainId, Digest, Hashing};
 use crate::image::recipe;
 use crate::layer::Layer as _;
 use crate::layer::dir::{DirLayer, names_in};
+
+/// What images are found with.
+const DAMAGED: &str = "a damaged layer";
 
 /// What to check.
 #[derive(Clone, Copy)]
@@ -89,6 +95,14 @@ impl Report {
         self.findings.iter().all(good)
     }
 
+    /// Takes a finding back: it was one, and is none any more.
+    fn healed(&mut self, number: usize) {
+        if let Some(finding) = self.findings.get_mut(number) {
+            finding.why.push_str("; by now it is sound");
+            finding.remedy = Remedy::Repaired;
+        }
+    }
+
     fn add(&mut self, what: impl Into<String>, why: impl Into<String>, remedy: Remedy) {
         let (what, why) = (what.into(), why.into());
         self.findings.push(Finding { what, why, leftover: false, remedy });
@@ -106,7 +120,9 @@ impl Store {
             let remedy = "make a new store and import the images again".to_owned();
             report.add("database", fault, Remedy::ByHand(remedy));
         }
-        let images = self.all_images()?;
+        let tx = self.db.read().unchecked_transaction().map_err(db::error)?;
+        let images = all_images(&tx)?;
+        drop(tx);
         report.images = images.len();
         let bad = self.check_layers(&images, options, &mut report)?;
         for image in &images {
@@ -118,18 +134,9 @@ impl Store {
         }
         self.check_leftovers(options.repair, &mut report)?;
         if options.repair && !bad.is_empty() {
-            self.give_up(&images, &bad, &mut report)?;
+            self.give_up(&bad, options, &mut report)?;
         }
         Ok(report)
-    }
-
-    fn all_images(&self) -> Result<Vec<Image>> {
-        let tx = self.db.read().unchecked_transaction().map_err(db::error)?;
-        let mut images = Vec::new();
-        for id in super::image::column(&tx, "SELECT id FROM images WHERE ?1", "1")? {
-            images.extend(load(&tx, &id)?);
-        }
-        Ok(images)
     }
 
     /// Looks at every layer, several at once; returns those that are bad, each with its finding.
@@ -211,23 +218,31 @@ impl Store {
                 return Ok(());
             }
         }
-        let merged = container.merged();
-        if container.mounted().is_none() && container.dir.is_dir() && !merged.is_dir() {
+        for (lost, path, again) in lost(container) {
             let mut remedy = Remedy::Repair("make it anew");
             if repair {
-                std::fs::create_dir(&merged)?;
+                // What was seen may have changed: while the lock is held nobody removes it.
+                let tx = self.db.write()?;
+                if !self.container(&container.name).is_ok_and(|now| now == *container) {
+                    return Ok(());
+                }
+                if is_gone(&path) {
+                    again(&path)?;
+                    sync_dir(&container.dir)?;
+                }
+                db::commit(tx)?;
                 remedy = Remedy::Repaired;
             }
-            report.add(what(), format!("its directory {} is lost", merged.display()), remedy);
+            report.add(what(), lost, remedy);
         }
-        if container.dir.is_dir() && !container.dir.join("lock").exists() {
-            let mut remedy = Remedy::Repair("make it anew");
-            if repair {
-                lock::try_lock(&container.dir.join("lock"), false, true)?;
-                sync_dir(&container.dir)?;
+        if trash::is_dead(&container.merged()) && container.mounted().is_none() {
+            let mut remedy = Remedy::Repair("unmount it");
+            if repair && container.lock(Use::Mount).is_ok() && !trash::is_dead(&container.merged())
+            {
                 remedy = Remedy::Repaired;
             }
-            report.add(what(), "its lock file is lost", remedy);
+            report.add(what(), "it is mounted, but the process that served it is gone", remedy);
+            report.findings.iter_mut().next_back().into_iter().for_each(|it| it.leftover = true);
         }
         Ok(())
     }
@@ -242,8 +257,15 @@ impl Store {
                 report.add(what, "its process is gone", Remedy::Repair("remove it"));
             }
         }
-        self.strays(&tx, &mut |stray| {
-            let why = "nothing in the database speaks of it";
+        self.strays(&tx, Finished::Goes, &mut |stray| {
+            let finished = std::fs::read_dir(stray).is_ok_and(|mut layers| {
+                layers.any(|layer| layer.is_ok_and(|layer| is_finished(&layer.path())))
+            });
+            let why = if finished {
+                "layers of an interrupted import; the next import of its image goes on with them"
+            } else {
+                "nothing in the database speaks of it"
+            };
             report.add(stray.display().to_string(), why, Remedy::Repair("remove it"));
             Ok(())
         })?;
@@ -260,43 +282,50 @@ impl Store {
         }
         for finding in report.findings.iter_mut().skip(before) {
             finding.leftover = true;
-            if repair {
+            // The collection has looked for itself, and left what somebody has begun to use.
+            if repair && !Path::new(&finding.what).exists() {
                 finding.remedy = Remedy::Repaired;
             }
         }
         Ok(())
     }
 
-    /// Notes which layers are bad, and removes the images that have them and no containers.
+    /// Notes which layers are bad, and removes the images that have them and no containers. Each
+    /// layer is looked at once more while nobody can change anything: minutes may have gone by
+    /// since, in which an import has healed it, or the disk has come to its senses.
     fn give_up(
         &self,
-        images: &[Image],
-        layers: &BTreeMap<ChainId, usize>,
+        bad: &BTreeMap<ChainId, usize>,
+        options: &CheckOptions<'_>,
         report: &mut Report,
     ) -> Result<()> {
-        let tx = self.db.write()?;
-        for chain in layers.keys() {
+        let mut left = Vec::new();
+        for (&chain, &number) in bad {
+            let tx = self.db.write()?;
+            let images = all_images(&tx)?;
+            let has = |image: &&Image| image.layers.iter().any(|layer| layer.chain == chain);
+            let images: Vec<&Image> = images.iter().filter(has).collect();
+            let layers = images.iter().flat_map(|image| &image.layers);
+            if let Some(layer) = layers.into_iter().find(|layer| layer.chain == chain) {
+                match check_layer(&self.layout, layer, options) {
+                    Ok(_) => {
+                        report.healed(number);
+                        continue;
+                    }
+                    Err(error) if error.errno().is_of_the_moment() => return Err(error),
+                    Err(_) => {}
+                }
+            }
             let sql = "UPDATE layers SET damaged = 1 WHERE chain = ?1";
             tx.execute(sql, params![chain.0.hex()]).map_err(db::error)?;
-        }
-        for image in images {
-            if !image.layers.iter().any(|layer| layers.contains_key(&layer.chain)) {
-                continue;
+            for image in images {
+                remove_damaged(&tx, image, report)?;
             }
-            let what = format!("image {}", image.label());
-            let (why, remedy) = match delete(&tx, &image.id.hex()) {
-                Ok(_) => ("it had a damaged layer, and was removed".to_owned(), Remedy::Repaired),
-                Err(error) if error.errno() == Errno::EBUSY => {
-                    let remedy = "import it again: that heals the layer in its place".to_owned();
-                    (format!("it has a damaged layer; {error}"), Remedy::ByHand(remedy))
-                }
-                Err(error) => return Err(error),
-            };
-            report.add(what, why, remedy);
+            db::commit(tx)?;
+            left.push((chain, number));
         }
-        db::commit(tx)?;
         self.gc()?;
-        for (&chain, &number) in layers {
+        for (chain, number) in left {
             let Some(finding) = report.findings.get_mut(number) else { continue };
             finding.remedy = if super::image::exists(self.db.read(), chain)? {
                 Remedy::ByHand("import an image that has it".to_owned())
@@ -306,6 +335,58 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn all_images(db: &Connection) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    for id in super::image::column(db, "SELECT id FROM images WHERE ?1", "1")? {
+        images.extend(load(db, &id)?);
+    }
+    Ok(images)
+}
+
+/// Removes an image that has a damaged layer, unless containers are made of it.
+fn remove_damaged(tx: &Connection, image: &Image, report: &mut Report) -> Result<()> {
+    let what = format!("image {}", image.label());
+    if report.findings.iter().any(|known| known.what == what && known.why.contains(DAMAGED)) {
+        return Ok(());
+    }
+    let (why, remedy) = match delete(tx, &image.id.hex()) {
+        Ok(_) => (format!("it had {DAMAGED}, and was removed"), Remedy::Repaired),
+        Err(error) if error.errno() == Errno::EBUSY => {
+            let remedy = "import it again: that heals the layer in its place".to_owned();
+            (format!("it has {DAMAGED}; {error}"), Remedy::ByHand(remedy))
+        }
+        Err(error) => return Err(error),
+    };
+    report.add(what, why, remedy);
+    Ok(())
+}
+
+/// Whether nothing is there. A mount whose server was killed is something.
+fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// What can be made anew of a container: what to say of it, where it belongs, and how.
+type Lost = (String, PathBuf, fn(&Path) -> Result<()>);
+
+/// What a container has lost that can be made anew.
+fn lost(container: &Container) -> Vec<Lost> {
+    let (merged, lock) = (container.merged(), container.dir.join("lock"));
+    let mut lost: Vec<Lost> = Vec::new();
+    if !container.dir.is_dir() {
+        return lost;
+    }
+    if is_gone(&merged) {
+        let text = format!("its directory {} is lost", merged.display());
+        lost.push((text, merged, |path| Ok(std::fs::create_dir(path)?)));
+    }
+    if is_gone(&lock) {
+        let text = "its lock file is lost".to_owned();
+        lost.push((text, lock, |path| lock::try_lock(path, false, true).map(drop)));
+    }
+    lost
 }
 
 /// Looks at one layer; returns how many bytes were compared.

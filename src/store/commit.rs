@@ -80,7 +80,7 @@ impl Store {
         let image = self.image_of(container)?;
         let _held = self.hold_image(&image)?;
         match container.mounted() {
-            Some((_, mountpoint)) => sync_mount(&mountpoint),
+            Some(by) => sync_mount(&by.mountpoint),
             None => refuse_unclean(&container.upper(), &container.work())?,
         }
         // Told before the work, not after it.
@@ -120,7 +120,8 @@ impl Store {
         let (config, manifest) = describe(&image, options, Some(&blob))?;
         let parent = image.top();
         let chain = parent.map_or(ChainId::base(blob.diff), |below| below.over(blob.diff));
-        let layer = NewLayer { dir, chain, parent, diff: blob.diff, size: blob.tar_size };
+        let (diff, size) = (blob.diff, blob.tar_size);
+        let layer = NewLayer { dir, chain, parent, diff, size, census: None };
         let new = NewImage {
             id: Digest::of(&config),
             manifest: manifest.as_deref(),
@@ -199,13 +200,14 @@ fn write_changes(
     lowers: &[Arc<dyn Layer>],
     out: &mut dyn Write,
 ) -> Result<()> {
-    let upper: Arc<dyn Layer> = DirLayer::open(&container.upper())?;
-    let index: Option<Arc<dyn Layer>> = match DirLayer::open(&container.work().join("index")) {
-        Ok(index) => Some(index),
-        // Made by the first mount.
-        Err(error) if error.errno() == Errno::ENOENT => None,
-        Err(error) => return Err(error),
-    };
+    let upper: Arc<dyn Layer> = DirLayer::open_upper(&container.upper(), &container.work())?;
+    let index: Option<Arc<dyn Layer>> =
+        match DirLayer::open_upper(&container.work().join("index"), &container.work()) {
+            Ok(index) => Some(index),
+            // Made by the first mount.
+            Err(error) if error.errno() == Errno::ENOENT => None,
+            Err(error) => return Err(error),
+        };
     changes::layer_tar(&upper, index.as_ref(), lowers, out).map(drop)
 }
 

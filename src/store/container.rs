@@ -11,7 +11,7 @@ use rustix::fs::{CWD, OFlags};
 
 use super::image::{Image, digest, find, load};
 use super::layout::sync_dir;
-use super::{Lock, Store, Use, db, fresh_name, lock, now, reserve, trash};
+use super::{Lock, Signature, Store, Use, db, fresh_name, lock, now, reserve, trash};
 use crate::attr::SetTime;
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::Digest;
@@ -124,7 +124,7 @@ impl Container {
     }
 
     /// Who has it mounted, and where, if anybody has.
-    pub fn mounted(&self) -> Option<(u32, PathBuf)> {
+    pub fn mounted(&self) -> Option<Signature> {
         let path = self.dir.join("mount");
         match lock::try_lock(&path, false, false) {
             Ok(None) => Some(lock::signature(&path).unwrap_or_default()),
@@ -134,16 +134,12 @@ impl Container {
 
     /// Why it cannot be had.
     fn busy(&self) -> String {
-        match self.mounted() {
-            Some((pid, at)) if pid != 0 && !at.as_os_str().is_empty() => format!(
-                "container {} is in use: mounted at {} by process {pid}",
-                self.name,
-                at.display()
-            ),
-            Some((pid, _)) if pid != 0 => {
-                format!("container {} is in use by process {pid}", self.name)
-            }
-            _ => format!("container {} is in use by another plyfs", self.name),
+        let Signature { pid, mountpoint, .. } = self.mounted().unwrap_or_default();
+        let (name, at) = (&self.name, mountpoint.display());
+        match (pid, mountpoint.as_os_str().is_empty()) {
+            (0, _) => format!("container {name} is in use by another plyfs"),
+            (_, true) => format!("container {name} is in use by process {pid}"),
+            (_, false) => format!("container {name} is in use: mounted at {at} by process {pid}"),
         }
     }
 
@@ -296,7 +292,7 @@ impl Store {
 
     /// What was asked for is gone; that something else cannot be deleted is another matter.
     fn clean_up(&self) {
-        if let Err(error) = self.gc() {
+        if let Err(error) = self.tidy_up() {
             tracing::warn!(%error, "cannot clean up; the next gc will");
         }
     }

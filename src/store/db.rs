@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags};
+use rustix::io::Errno as Raw;
 
 use super::layout::Layout;
 use crate::errno::{Context, Errno, Error, Result};
@@ -39,6 +41,7 @@ impl Db {
         if usize::try_from(version) != Ok(MIGRATIONS.len()) {
             db.migrate(layout)?;
         }
+        allocate_index(layout)?;
         Ok(db)
     }
 
@@ -125,6 +128,23 @@ impl Db {
     }
 }
 
+/// Gives the index of the journal, which SQLite maps into memory, all the blocks of its pages: where
+/// these are larger than blocks, SQLite makes sure of one only, and a write to another would end
+/// this process (`SIGBUS`) on a full disk. What this process has open, nobody truncates.
+fn allocate_index(layout: &Layout) -> Result<()> {
+    let mut path = layout.database().into_os_string();
+    path.push("-shm");
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let index = rustix::fs::openat(CWD, &path, flags, Mode::empty())?;
+    let size = u64::try_from(rustix::fs::fstat(&index)?.st_size).unwrap_or(0);
+    match rustix::fs::fallocate(&index, FallocateFlags::empty(), 0, size) {
+        // A filesystem that does not know it.
+        Err(Raw::OPNOTSUPP | Raw::NOSYS) => Ok(()),
+        Err(errno) if size > 0 => Err(errno).context(|| "database"),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a transaction durable.
 pub(super) fn commit(tx: Transaction<'_>) -> Result<()> {
     tx.commit().map_err(error)
@@ -133,6 +153,10 @@ pub(super) fn commit(tx: Transaction<'_>) -> Result<()> {
 /// SQLite's errors as the kernel counts them.
 #[allow(clippy::needless_pass_by_value, reason = "this is what map_err passes on")]
 pub(super) fn error(error: rusqlite::Error) -> Error {
+    // It cannot extend what it maps into memory.
+    if error.sqlite_error().is_some_and(|it| it.extended_code == ffi::SQLITE_IOERR_SHMSIZE) {
+        return Error::from(Errno::ENOSPC).context_of("database");
+    }
     let errno = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             let text = "the store's database has been in use by other processes for too long";
@@ -144,5 +168,6 @@ pub(super) fn error(error: rusqlite::Error) -> Error {
         Some(ErrorCode::OutOfMemory) => Errno::ENOMEM,
         _ => Errno::EIO,
     };
-    Error::new(errno, format!("database: {error}"))
+    let code = error.sqlite_error().map(|error| format!(" ({})", error.extended_code));
+    Error::new(errno, format!("database: {error}{}", code.unwrap_or_default()))
 }

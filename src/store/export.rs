@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::layout::Layout;
 use super::{Image, Store};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::compression::Compression;
@@ -36,10 +37,11 @@ impl Store {
             })
         });
         let described = described.collect::<Result<Vec<_>>>()?;
+        let layout = &self.layout;
         let layer = |image: usize, layer: usize, out: &mut dyn Write| {
             let found = images.get(image).and_then(|image| image.layers.get(layer));
             let none = || Error::new(Errno::EIO, "the image has fewer layers than its config");
-            self.layer_tar(found.ok_or_else(none)?.chain, &mut Stoppable { out, stop })
+            layer_tar(layout, found.ok_or_else(none)?.chain, &mut Stoppable { out, stop })
         };
         let written = export::export(&described, &layer, compression, format, dest);
         drop(held);
@@ -50,15 +52,15 @@ impl Store {
             written => written,
         }
     }
+}
 
-    /// Writes the tar of the layer that completes a chain. Who wants to be sure of it compares its
-    /// digest.
-    ///
-    /// # Errors
-    /// `EIO` for a layer that is damaged, naming the file; those of `out`.
-    pub fn layer_tar(&self, chain: ChainId, out: &mut dyn Write) -> Result<()> {
-        recipe::rebuild(&self.layout.tree(chain), out).context(|| format!("layer {chain}"))
-    }
+/// Writes the tar of the layer that completes a chain. Who wants to be sure of it compares its
+/// digest.
+///
+/// # Errors
+/// `EIO` for a layer that is damaged, naming the file; those of `out`.
+fn layer_tar(layout: &Layout, chain: ChainId, out: &mut dyn Write) -> Result<()> {
+    recipe::rebuild(&layout.tree(chain), out).context(|| format!("layer {chain}"))
 }
 
 /// Fails once it is to stop.

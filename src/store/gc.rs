@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::image::{column, digest};
 use super::layout::Layout;
-use super::{Lock, Store, container, db, lock, reserve, trash};
+use super::{Lock, Store, container, db, finished, lock, reserve, trash};
 use crate::errno::{Errno, Result};
 use crate::image::digest::ChainId;
 
@@ -27,22 +27,40 @@ pub struct Collected {
     pub deleted: usize,
 }
 
+/// What becomes of layers that interrupted imports have finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finished {
+    /// They go.
+    Goes,
+    /// They stay, unless they are old.
+    Stays,
+}
+
 impl Store {
     /// Removes what nobody owns: ephemeral containers whose process is gone, layers that no image
     /// has, what interrupted imports and removals left, the trash. Whatever is in use stays for the
     /// next time.
     pub fn gc(&self) -> Result<Collected> {
-        let collected = reserve::with(&self.layout, || self.collect())?;
+        self.collect_all(Finished::Goes)
+    }
+
+    /// As [`gc`](Self::gc), by the way: what interrupted imports have finished stays for a while.
+    pub(super) fn tidy_up(&self) -> Result<Collected> {
+        self.collect_all(Finished::Stays)
+    }
+
+    fn collect_all(&self, finished: Finished) -> Result<Collected> {
+        let collected = reserve::with(&self.layout, || self.collect(finished))?;
         reserve::keep(&self.layout);
         Ok(collected)
     }
 
-    fn collect(&self) -> Result<Collected> {
+    fn collect(&self, finished: Finished) -> Result<Collected> {
         let mut collected = Collected::default();
         while self.drop_rows(&mut collected)? == AT_ONCE {}
         // Only now, when the rows are gone for good, may the directories go.
         let tx = self.db.write()?;
-        self.strays(&tx, &mut |stray| trash::discard(&self.layout, stray))?;
+        self.strays(&tx, finished, &mut |stray| trash::discard(&self.layout, stray))?;
         db::commit(tx)?;
         let trashed = trash::empty(&self.layout)?;
         collected.deleted = trashed;
@@ -88,6 +106,7 @@ impl Store {
     pub(super) fn strays(
         &self,
         tx: &Connection,
+        finished: Finished,
         each: &mut dyn FnMut(&Path) -> Result<()>,
     ) -> Result<()> {
         let layers = column(tx, "SELECT chain FROM layers WHERE ?1", "1")?;
@@ -99,19 +118,34 @@ impl Store {
             (self.layout.incoming(), &none),
         ];
         for (place, rows) in places {
-            for entry in std::fs::read_dir(place)? {
+            for entry in std::fs::read_dir(&place)? {
                 let entry = entry?;
                 if entry.file_name().to_str().is_some_and(|name| rows.iter().any(|r| r == name)) {
                     continue;
                 }
                 // A reader of a layer, an import, or a mount that is just ending.
-                if let Some(_lock) = unused(&entry.path())? {
+                let Some(_lock) = unused(&entry.path())? else { continue };
+                if finished == Finished::Stays && place == self.layout.incoming() {
+                    unfinished(&entry.path(), each)?;
+                } else {
                     each(&entry.path())?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Shows `each` what an import that was interrupted has not finished: its whole directory if that
+/// is all there is in it.
+fn unfinished(import: &Path, each: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+    // What is no directory was not made by an import.
+    let Ok(layers) = std::fs::read_dir(import) else { return each(import) };
+    let layers = layers.map(|layer| Ok(layer?.path())).collect::<Result<Vec<_>>>()?;
+    if !layers.iter().any(|layer| finished::is_young(layer)) {
+        return each(import);
+    }
+    layers.iter().filter(|layer| !finished::is_young(layer)).try_for_each(|layer| each(layer))
 }
 
 /// The lock of a directory, if nobody else holds any on it or on the `lock` in it.

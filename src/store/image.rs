@@ -152,7 +152,7 @@ impl Store {
     pub fn remove_image(&self, image: &str, force: bool) -> Result<Removed> {
         let removed = reserve::with(&self.layout, || self.take_name(image, force))?;
         if removed.deleted {
-            self.gc()?;
+            self.tidy_up()?;
         }
         Ok(removed)
     }
@@ -185,7 +185,7 @@ impl Store {
     /// Removes the images that have no name and no container; with `all`, those with names too.
     pub fn prune_images(&self, all: bool) -> Result<Vec<Removed>> {
         let removed = reserve::with(&self.layout, || self.delete_unused(all))?;
-        self.gc()?;
+        self.tidy_up()?;
         Ok(removed)
     }
 

@@ -5,22 +5,28 @@
 //!          -> settle over the layers below         in order, as soon as those are ready
 //!          -> sync -> enter                        one transaction
 //! ```
-//! Nothing is visible before the end; what is interrupted is left in incoming/, where the next
-//! collection finds it.
+//! Nothing is visible before the end. Layers that are finished are noted as such (see
+//! [`finished`](super::finished)) when the import is called off, and every few seconds for the case
+//! that it is killed; the next import of the image begins with them.
 
 mod feed;
+mod keeper;
 mod layer;
+mod room;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
+use std::time::Duration;
 
 use rusqlite::OptionalExtension;
 
+use self::keeper::Keeper;
 pub(super) use self::layer::Below;
 use self::layer::{Ready, Work, settle};
+use self::room::Room;
 use super::incoming::{Incoming, NewImage, NewLayer};
-use super::{Lock, Store, db};
+use super::{Lock, Store, db, finished};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::{ChainId, DiffId, Digest};
 use crate::image::platform::Platform;
@@ -40,8 +46,18 @@ pub struct ImportOptions<'a> {
     pub threads: Option<usize>,
     /// Hears what happens, from several threads.
     pub progress: &'a (dyn Fn(Event<'_>) + Sync),
-    /// Set by whoever wants it to stop; the import then fails with `EINTR` and leaves nothing.
+    /// How often finished layers are made safe from the end of this process: they are written to
+    /// disk while others are unpacked. [`KEEP_EACH`](Self::KEEP_EACH), as a rule.
+    pub keep_each: Duration,
+    /// Set by whoever wants it to stop; the import then fails with `EINTR` and leaves nothing but
+    /// the layers that are finished, for the next import.
     pub stop: &'a AtomicBool,
+}
+
+impl ImportOptions<'_> {
+    /// Less than anybody likes to wait once more; more than most imports take, which write to disk
+    /// once.
+    pub const KEEP_EACH: Duration = Duration::from_secs(5);
 }
 
 /// What happens during an import.
@@ -53,7 +69,8 @@ pub enum Event<'a> {
         name: &'a str,
         /// How many layers it has.
         layers: usize,
-        /// How many of these have to be unpacked: the others are in the store.
+        /// How many of these have to be unpacked: the others are in the store, or were finished by
+        /// an import that was interrupted.
         missing: usize,
         /// The bytes of the missing layers' blobs, as they are stored (compressed or not).
         bytes: u64,
@@ -75,6 +92,8 @@ pub struct Imported {
     pub names: Vec<Reference>,
     /// How many layers were unpacked.
     pub unpacked: usize,
+    /// How many an earlier import, which was interrupted, had unpacked.
+    pub resumed: usize,
     /// How many layers it has.
     pub layers: usize,
 }
@@ -95,10 +114,20 @@ impl std::fmt::Debug for ImportOptions<'_> {
 struct Plan<'a> {
     image: &'a SourceImage,
     chains: Vec<ChainId>,
-    /// Which layers have to be unpacked, by their place.
+    /// Which layers are not in the store, by their place.
     missing: Vec<usize>,
+    /// Those of them that an interrupted import has finished, by their place.
+    resumed: Vec<(usize, NewLayer)>,
     /// Keeps those that are here.
     _held: Option<Lock>,
+}
+
+impl Plan<'_> {
+    /// The places of the layers that have to be unpacked.
+    fn unpacked(&self) -> impl Iterator<Item = usize> {
+        let resumed = |place: &usize| self.resumed.iter().any(|(known, _)| known == place);
+        self.missing.iter().copied().filter(move |place| !resumed(place))
+    }
 }
 
 impl Store {
@@ -114,7 +143,7 @@ impl Store {
         options: &ImportOptions<'_>,
     ) -> Result<Vec<Imported>> {
         // What a crash left may be the space that this needs.
-        if let Err(error) = self.gc() {
+        if let Err(error) = self.tidy_up() {
             tracing::warn!(%error, "cannot collect what nobody owns");
         }
         let images = source.images(options.platform)?;
@@ -148,24 +177,25 @@ impl Store {
             );
             return Err(Error::new(Errno::EINVAL, text));
         }
-        let plan = self.plan(image)?;
-        let missing = plan.missing.iter().filter_map(|&place| image.layers.get(place));
+        let mut plan = self.plan(image)?;
+        let incoming = self.incoming()?;
+        let wanted = plan.missing.iter().filter_map(|&at| Some((at, *plan.chains.get(at)?)));
+        plan.resumed = self.adopt(&wanted.collect::<Vec<_>>(), &incoming)?;
+        let missing = plan.unpacked().filter_map(|place| image.layers.get(place));
         (options.progress)(Event::Image {
             name: &names.first().map(Reference::to_string).unwrap_or_default(),
             layers: image.layers.len(),
-            missing: plan.missing.len(),
+            missing: plan.unpacked().count(),
             bytes: missing.fold(0, |all, layer| all.saturating_add(layer.size)),
         });
-        let incoming = self.incoming()?;
-        let layers = match self.unpack_all(source, &plan, &incoming, options) {
-            // Which of the threads heard of it first, and in what words, is nothing to tell.
-            Err(_) if options.stop.load(Ordering::Relaxed) => return Err(stopped()),
-            layers => layers?,
-        };
-        (options.progress)(Event::Syncing);
+        let mut layers = Vec::new();
+        let unpacked = self.unpack_all(source, &plan, &incoming, options, &mut layers);
+        // Which of the threads heard of it first, and in what words, is nothing to tell.
         if options.stop.load(Ordering::Relaxed) {
-            return Err(stopped());
+            return Err(stopped(&incoming, &mut layers));
         }
+        unpacked?;
+        (options.progress)(Event::Syncing);
         let new = NewImage {
             id: image.config_digest,
             manifest: image.manifest.as_deref(),
@@ -174,8 +204,9 @@ impl Store {
             names: &names,
         };
         self.enter(&layers, &new)?;
-        let (unpacked, layers) = (layers.len(), image.layers.len());
-        Ok(Imported { id: image.config_digest, names, unpacked, layers })
+        let (resumed, all) = (plan.resumed.len(), image.layers.len());
+        let (unpacked, id) = (layers.len() - resumed, image.config_digest);
+        Ok(Imported { id, names, unpacked, resumed, layers: all })
     }
 
     /// Finds out what is here, and holds it. A layer that is damaged, or whose directory is lost,
@@ -200,7 +231,8 @@ impl Store {
                 Err(error) if error.errno() == Errno::ENOENT => continue,
                 held => held?,
             };
-            return Ok(Plan { image, chains, missing, _held: held });
+            let resumed = Vec::new();
+            return Ok(Plan { image, chains, missing, resumed, _held: held });
         }
     }
 
@@ -211,52 +243,65 @@ impl Store {
         row.optional().map_err(db::error)
     }
 
-    /// Unpacks what is missing and settles it.
+    /// Unpacks what is missing and settles it; `layers` has what is complete, also after an error.
     fn unpack_all(
         &self,
         source: &dyn Source,
         plan: &Plan<'_>,
         incoming: &Incoming,
         options: &ImportOptions<'_>,
-    ) -> Result<Vec<NewLayer>> {
+        layers: &mut Vec<NewLayer>,
+    ) -> Result<()> {
+        let places: Vec<usize> = plan.unpacked().collect();
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = options.threads.unwrap_or(processors).clamp(1, plan.missing.len().max(1));
+        let threads = options.threads.unwrap_or(processors).clamp(1, places.len().max(1));
         let next = AtomicUsize::new(0);
         let abort = AtomicBool::new(false);
-        let work = Work { source, image: plan.image, incoming, options, abort: &abort };
+        let scratch = self.scratch();
+        let room = Room::new(&scratch);
+        let work =
+            Work { source, image: plan.image, incoming, options, abort: &abort, room: &room };
         std::thread::scope(|scope| {
             let (done, results) = channel();
             for _ in 0..threads {
-                let (done, next, work) = (done.clone(), &next, &work);
-                let run = move || worker(scope, work, &plan.missing, next, &done);
+                let (done, next, work, places) = (done.clone(), &next, &work, &places);
+                let run = move || worker(scope, work, places, next, &done);
                 std::thread::Builder::new()
                     .name("plyfs-unpack".to_owned())
                     .spawn_scoped(scope, run)
                     .context(|| "cannot start a thread")?;
             }
             drop(done);
-            let layers = self.settle_all(scope, plan, &work, &results);
-            if layers.is_err() {
+            let mut keeper = Keeper::new(scope, options.keep_each);
+            let settled = self.settle_all((scope, &mut keeper), plan, &work, &results, layers);
+            if settled.is_err() {
                 abort.store(true, Ordering::Relaxed);
             }
-            layers
+            keeper.end(layers);
+            settled
         })
     }
 
     /// Settles layers in their order, as they come from the workers.
     fn settle_all<'scope>(
         &self,
-        scope: &'scope Scope<'scope, '_>,
+        (scope, keeper): (&'scope Scope<'scope, '_>, &mut Keeper<'scope, '_>),
         plan: &Plan<'_>,
         work: &'scope Work<'_>,
         results: &Receiver<(usize, Result<Ready>)>,
-    ) -> Result<Vec<NewLayer>> {
+        layers: &mut Vec<NewLayer>,
+    ) -> Result<()> {
         let mut ready: Vec<Option<Ready>> = plan.chains.iter().map(|_| None).collect();
         let mut below = Below::default();
-        let mut layers = Vec::new();
         for (place, chain) in plan.chains.iter().enumerate() {
             if !plan.missing.contains(&place) {
                 below.push(&self.layout.tree_root(*chain))?;
+                continue;
+            }
+            let parent = place.checked_sub(1).and_then(|below| plan.chains.get(below)).copied();
+            if let Some((_, layer)) = plan.resumed.iter().find(|(known, _)| *known == place) {
+                below.push(&layer.dir.join("root")).context(|| format!("layer {}", layer.diff))?;
+                layers.push(NewLayer { parent, ..layer.clone() });
                 continue;
             }
             while ready.get(place).is_some_and(Option::is_none) {
@@ -271,10 +316,10 @@ impl Store {
             let (dir, diff, size) = (done.dir.clone(), done.diff, done.size);
             settle(scope, work, place, done, &below).context(|| format!("layer {diff}"))?;
             below.push(&dir.join("root")).context(|| format!("layer {diff}"))?;
-            let parent = place.checked_sub(1).and_then(|below| plan.chains.get(below)).copied();
-            layers.push(NewLayer { dir, chain: *chain, parent, diff, size });
+            layers.push(NewLayer { dir, chain: *chain, parent, diff, size, census: None });
+            keeper.look_at(layers);
         }
-        Ok(layers)
+        Ok(())
     }
 }
 
@@ -297,6 +342,24 @@ fn worker<'scope>(
     }
 }
 
-fn stopped() -> Error {
-    Error::new(Errno::EINTR, "stopped before the end; nothing of this image was kept")
+/// Leaves what is complete to the next import, and says so.
+fn stopped(incoming: &Incoming, layers: &mut [NewLayer]) -> Error {
+    let kept = match finished::finish_all(layers) {
+        Ok(()) => {
+            incoming.keep_finished();
+            layers.len()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot keep what is finished");
+            0
+        }
+    };
+    let text = match kept {
+        0 => "stopped before the end; nothing of this image was kept".to_owned(),
+        1 => "stopped before the end; 1 layer is finished and kept for a day".to_owned(),
+        several => {
+            format!("stopped before the end; {several} layers are finished and kept for a day")
+        }
+    };
+    Error::new(Errno::EINTR, text)
 }

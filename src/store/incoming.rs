@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
@@ -11,23 +12,26 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use super::census::census;
 use super::image::set_name;
 use super::layout::sync_dir;
-use super::{Store, db, fresh_name, lock, now, trash};
+use super::{Store, db, finished, fresh_name, lock, now, trash};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::{ChainId, DiffId, Digest};
 use crate::image::reference::Reference;
 use crate::layer::Layer as _;
 use crate::layer::dir::{DirLayer, remove_tree};
 
-/// A directory in incoming/ that goes with its owner, by its drop or by the next collection.
+/// A directory in incoming/ that goes with its owner, by its drop or by the next collection; what
+/// is finished in it may stay for a while.
 #[derive(Debug)]
 pub(super) struct Incoming {
     path: PathBuf,
     /// Its lock.
     held: Option<OwnedFd>,
+    /// What is finished in it stays.
+    keeps: AtomicBool,
 }
 
 /// A layer that lies ready in an [`Incoming`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct NewLayer {
     /// The directory that holds it.
     pub(super) dir: PathBuf,
@@ -39,6 +43,8 @@ pub(super) struct NewLayer {
     pub(super) diff: DiffId,
     /// The bytes of its tar.
     pub(super) size: u64,
+    /// The census of its tree, if it was taken.
+    pub(super) census: Option<Digest>,
 }
 
 /// An image to be entered.
@@ -67,6 +73,46 @@ impl Incoming {
         Ok(path)
     }
 
+    /// Moves a directory here, as a subdirectory.
+    pub(super) fn take(&self, from: &Path, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        rustix::fs::renameat_with(CWD, from, CWD, &path, RenameFlags::NOREPLACE)
+            .context(|| format!("cannot take {}", from.display()))?;
+        Ok(path)
+    }
+
+    /// Leaves the layers that are [finished](super::finished) in it to the next import.
+    pub(super) fn keep_finished(&self) {
+        self.keeps.store(true, Ordering::Relaxed);
+    }
+
+    /// Removes all that is not to stay.
+    fn clean_up(&self) -> Result<()> {
+        let kept = if self.keeps.load(Ordering::Relaxed) { self.clean_up_unfinished()? } else { 0 };
+        if kept > 0 {
+            return Ok(());
+        }
+        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let name = self.path.file_name().unwrap_or_default();
+        let dir = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
+        remove_tree(&dir, name.as_encoded_bytes())
+    }
+
+    /// Removes what is not finished; returns how much is left.
+    fn clean_up_unfinished(&self) -> Result<usize> {
+        let mut kept = 0;
+        for layer in std::fs::read_dir(&self.path)? {
+            let layer = layer?;
+            if finished::is_finished(&layer.path()) {
+                kept += 1;
+            } else if let Some(dir) = &self.held {
+                remove_tree(dir, layer.file_name().as_encoded_bytes())?;
+            }
+        }
+        Ok(kept)
+    }
+
     /// Removes a subdirectory, with all that it holds.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
         match &self.held {
@@ -78,13 +124,7 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let name = self.path.file_name().unwrap_or_default();
-        let removed = rustix::fs::openat(CWD, parent, flags, Mode::empty())
-            .map_err(Error::from)
-            .and_then(|dir| remove_tree(&dir, name.as_encoded_bytes()));
-        if let Err(error) = removed {
+        if let Err(error) = self.clean_up() {
             let path = self.path.display();
             tracing::warn!(%path, %error, "cannot clean up; the next gc will");
         }
@@ -101,7 +141,7 @@ impl Store {
             .mode(0o700)
             .create(&path)
             .context(|| format!("cannot make {}", path.display()))?;
-        let mut incoming = Incoming { path, held: None };
+        let mut incoming = Incoming { path, held: None, keeps: AtomicBool::new(false) };
         incoming.held = lock::try_lock(&incoming.path, true, false)?;
         Ok(incoming)
     }
@@ -145,6 +185,7 @@ impl Store {
             return Ok(());
         }
         let opaque = DirLayer::open(&layer.dir.join("root"))?.root_entry()?.1.opaque;
+        finished::forget(&layer.dir)?;
         // A damaged layer's tree, or what a crash left.
         trash::discard(&self.layout, &to)?;
         rustix::fs::renameat_with(CWD, &layer.dir, CWD, &to, RenameFlags::NOREPLACE)
@@ -168,8 +209,9 @@ fn sync_and_count(layers: &[NewLayer]) -> Result<Vec<Digest>> {
     let dir = rustix::fs::openat(CWD, &first.dir, flags, Mode::empty())?;
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| rustix::fs::syncfs(&dir));
-        let count = |layer: &NewLayer| {
-            census(&layer.dir.join("root")).context(|| format!("layer {}", layer.diff))
+        let count = |layer: &NewLayer| match layer.census {
+            Some(census) => Ok(census),
+            None => census(&layer.dir.join("root")).context(|| format!("layer {}", layer.diff)),
         };
         let censuses = layers.iter().map(count).collect::<Result<Vec<_>>>();
         let synced = syncing.join().map_err(|_| Error::from(Errno::EIO))?;

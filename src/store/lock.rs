@@ -5,7 +5,7 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno as Raw;
@@ -49,17 +49,30 @@ impl Lock {
         [self.held.as_fd()].into_iter().chain(self.note.as_ref().map(AsFd::as_fd)).collect()
     }
 
-    /// Says who holds it, for the messages of those who are refused: `pid` (of this process if
-    /// `None`) and where the container is mounted. Without effect on a lock that is no mount's.
-    pub fn sign(&mut self, pid: Option<u32>, mountpoint: &Path) -> Result<()> {
+    /// Says who holds it, for those who are refused or want to end it. Without effect on a lock
+    /// that is no mount's.
+    pub fn sign(&mut self, by: &Signature) -> Result<()> {
         use std::os::unix::ffi::OsStrExt;
         let Some(note) = &mut self.note else { return Ok(()) };
-        let pid = pid.unwrap_or_else(std::process::id);
-        let text = [format!("{pid}\n").as_bytes(), mountpoint.as_os_str().as_bytes()].concat();
+        let device = by.device.map(|(major, minor)| format!(" {major}:{minor}"));
+        let first = format!("{}{}\n", by.pid, device.unwrap_or_default());
+        let text = [first.as_bytes(), by.mountpoint.as_os_str().as_bytes()].concat();
         note.seek(SeekFrom::Start(0)).context(|| "cannot say who uses the container")?;
         note.set_len(0)?;
         Ok(note.write_all(&text)?)
     }
+}
+
+/// Who has a container mounted, and where, as far as they said it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// The process that serves the mount; 0 if it has not said so yet.
+    pub pid: u32,
+    /// Where it is mounted; empty if that was not said.
+    pub mountpoint: PathBuf,
+    /// The number that the mount's files have as their device, (major, minor). It is another
+    /// mount that has another, whatever is mounted there by now. Known once it is mounted.
+    pub device: Option<(u32, u32)>,
 }
 
 /// Takes a lock on the file or directory at `path`; `None` if others hold one that excludes it.
@@ -92,14 +105,17 @@ fn open(path: &Path, make: bool) -> Result<OwnedFd> {
         .context(|| format!("cannot open {}", path.display()))
 }
 
-/// What [`Lock::sign`] wrote: process and mount point.
-pub(super) fn signature(path: &Path) -> Option<(u32, std::path::PathBuf)> {
+/// What [`Lock::sign`] wrote.
+pub(super) fn signature(path: &Path) -> Option<Signature> {
     use std::os::unix::ffi::OsStringExt;
     let mut text = Vec::new();
     let file = std::fs::File::from(open(path, false).ok()?);
     file.take(8192).read_to_end(&mut text).ok()?;
     let end = text.iter().position(|&byte| byte == b'\n')?;
     let mountpoint = text.split_off(end + 1);
-    let pid = std::str::from_utf8(text.get(..end)?).ok()?.parse().ok()?;
-    Some((pid, std::ffi::OsString::from_vec(mountpoint).into()))
+    let mut first = std::str::from_utf8(text.get(..end)?).ok()?.split(' ');
+    let pid = first.next()?.parse().ok()?;
+    let device = first.next().and_then(|device| device.split_once(':'));
+    let device = device.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    Some(Signature { pid, mountpoint: std::ffi::OsString::from_vec(mountpoint).into(), device })
 }

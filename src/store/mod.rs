@@ -7,6 +7,7 @@
 //!     image          names and images: list, resolve, tag, remove
 //!     import         a source's blobs to layers and an image
 //!     incoming       layers on their way in, and the step that makes them part of the store
+//!     finished       layers of an import that was interrupted, for the next one
 //!     commit         a container's changes to a layer and an image
 //!     export         layers' tars again, for who writes images
 //!     container      writable directories over images
@@ -31,6 +32,7 @@ mod commit;
 mod container;
 mod db;
 mod export;
+mod finished;
 mod gc;
 mod image;
 mod import;
@@ -49,7 +51,7 @@ pub use self::gc::Collected;
 pub use self::image::{Image, ImageInfo, LayerInfo, Removed};
 pub use self::import::{Event, ImportOptions, Imported};
 use self::layout::Layout;
-pub use self::lock::{Lock, Use};
+pub use self::lock::{Lock, Signature, Use};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::digest::ChainId;
 

@@ -11,8 +11,14 @@ const SIZE: u64 = 512 << 10;
 /// What a transaction may need: with less than this, an error of the disk is want of space.
 const NEED: u64 = 256 << 10;
 
-/// Does `work`; if it fails for want of space, once more with what is kept back given away.
+/// Does `work`; if it fails for want of space, once more with what is kept back given away. Where
+/// there is next to none, it is given away at once: what SQLite maps into memory does not fail for
+/// want of space, but ends the process (`SIGBUS`).
 pub(super) fn with<T>(layout: &Layout, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    if is_short(layout) {
+        // It may have been given away before.
+        std::fs::remove_file(layout.reserve()).unwrap_or_default();
+    }
     match work() {
         Err(error) if is_full(layout, &error) => {
             match std::fs::remove_file(layout.reserve()) {
@@ -50,8 +56,13 @@ pub(super) fn keep(layout: &Layout) {
 fn is_full(layout: &Layout, error: &Error) -> bool {
     match error.errno() {
         Errno::ENOSPC | Errno::EDQUOT => true,
-        Errno::EIO => rustix::fs::statvfs(layout.root())
-            .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < NEED),
+        Errno::EIO => is_short(layout),
         _ => false,
     }
+}
+
+/// Whether there is less space than a transaction may need.
+fn is_short(layout: &Layout) -> bool {
+    rustix::fs::statvfs(layout.root())
+        .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < NEED)
 }

@@ -45,6 +45,11 @@ pub(super) fn empty(layout: &Layout) -> Result<usize> {
     failed
 }
 
+/// Whether a mount is at `path` whose server is gone.
+pub(super) fn is_dead(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_err_and(|errno| errno == Raw::NOTCONN)
+}
+
 /// Detaches the mounts at `path` and below it whose server has been killed: nobody else will, and
 /// no directory can go that one lies on. For who knows that nobody mounts there at this moment.
 pub(super) fn detach_dead(path: &Path) {
@@ -54,9 +59,8 @@ pub(super) fn detach_dead(path: &Path) {
     let path = parent.join(name);
     // The last one mounted lies on top.
     for mount in mounts.iter().rev().filter(|mount| mount.point.starts_with(&path)) {
-        let dead = || rustix::fs::statfs(&mount.point).is_err_and(|errno| errno == Raw::NOTCONN);
         if mount.fs_type == "fuse.plyfs"
-            && dead()
+            && is_dead(&mount.point)
             && let Err(error) = fuse_mount::unmount(&mount.point, true)
         {
             tracing::warn!(%error, "cannot unmount the dead {}", mount.point.display());

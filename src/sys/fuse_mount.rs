@@ -183,6 +183,14 @@ pub fn mount_id(path: &Path) -> Result<u64> {
     Ok(rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
+/// The device number, (major, minor), of what is mounted at `path`, as its files have it and
+/// mountinfo shows it; without asking its filesystem anything.
+pub fn device(path: &Path) -> Result<(u32, u32)> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID)?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor))
+}
+
 /// As [`mount_id`], by a number that no later mount gets. `None` before Linux 6.8.
 pub fn unique_mount_id(path: &Path) -> Option<u64> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;

@@ -41,7 +41,7 @@ const FS_IOC_GETFSUUID: libc::c_ulong = 0x8011_1500;
 pub fn of(object: Object<'_>) -> Result<Option<FileHandle>> {
     let (dir, path, flags) = match object {
         Object::Entry(dir, name) => (dir, name, 0),
-        Object::Itself(fd) => (fd, b"".as_slice(), libc::AT_EMPTY_PATH),
+        Object::Dir(fd) | Object::Itself(fd) => (fd, b"".as_slice(), libc::AT_EMPTY_PATH),
     };
     let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
     let mut raw = Raw { size: MAX, kind: 0, bytes: [0; MAX as usize] };

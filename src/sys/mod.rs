@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod object;
 pub mod pid1;
 pub mod process;
+pub mod program;
 pub mod relay;
 pub mod signal;
 pub mod terminal;

@@ -104,12 +104,19 @@ pub fn turn_away_from_host() -> Result<()> {
     Ok(rustix::mount::mount_change(c"/", flags)?)
 }
 
-/// Makes the root of an attached mount the root directory of this thread's mount namespace, and
-/// lets go of all that was mounted there before.
+/// Makes the root of an attached mount the root directory of this thread's mount namespace. All
+/// that was mounted there before is still there, out of the way of any path, until
+/// [`leave_old_root`].
 pub fn enter(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root)?;
     // The old root ends up on top of the new one, where "." finds it.
     rustix::process::pivot_root(c".", c".")?;
-    rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir(c"/")?)
+}
+
+/// Lets go of all that was mounted before [`enter`]. In a user namespace, /proc can be mounted only
+/// before that: where no other shows all of it, the kernel takes it for hidden (`EPERM`).
+pub fn leave_old_root() -> Result<()> {
+    rustix::process::chdir(c"/")?;
+    Ok(rustix::mount::unmount(c".", UnmountFlags::DETACH)?)
 }

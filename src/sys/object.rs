@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec};
 use rustix::fs::{Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use rustix::io::Errno as Raw;
 
 use super::cvt;
 use crate::attr::{Attr, Kind, SetTime, Time};
@@ -13,9 +14,11 @@ use crate::errno::{Errno, Error, Result};
 /// How an object is reached.
 #[derive(Clone, Copy, Debug)]
 pub enum Object<'a> {
-    /// As the entry of a directory; `.` is the directory itself.
+    /// As the entry of a directory.
     Entry(BorrowedFd<'a>, &'a [u8]),
-    /// By a descriptor of its own, `O_PATH` perhaps.
+    /// A directory by a descriptor of its own, `O_PATH` perhaps.
+    Dir(BorrowedFd<'a>),
+    /// Anything else by a descriptor of its own, `O_PATH` perhaps.
     Itself(BorrowedFd<'a>),
 }
 
@@ -28,6 +31,8 @@ pub struct Stat {
     pub dev: u64,
     /// The mount.
     pub mount: u64,
+    /// When the object was made, where the filesystem tells.
+    pub born: Option<Time>,
 }
 
 /// Set once the kernel has said that it has no fchmodat2 (Linux before 6.6).
@@ -43,21 +48,22 @@ pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
 impl<'a> Object<'a> {
     /// The directory that `fd` has open, as an object.
     pub fn dir(fd: &'a impl AsFd) -> Self {
-        Self::Entry(fd.as_fd(), b".")
+        Self::Dir(fd.as_fd())
     }
 
     /// Directory, path and flags for the calls that take all three.
     fn at(self) -> (BorrowedFd<'a>, &'a [u8], AtFlags) {
         match self {
             Self::Entry(dir, name) => (dir, name, AtFlags::SYMLINK_NOFOLLOW),
-            Self::Itself(fd) => (fd, b"", AtFlags::EMPTY_PATH),
+            // Not ".": who owns a directory may look at it even if he may not search it.
+            Self::Dir(fd) | Self::Itself(fd) => (fd, b"", AtFlags::EMPTY_PATH),
         }
     }
 
     /// statx(2).
     pub fn stat(self) -> Result<Stat> {
         let (dir, path, flags) = self.at();
-        let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | StatxFlags::BTIME;
         stat_of(&rustix::fs::statx(dir, path, flags | AtFlags::NO_AUTOMOUNT, mask)?)
     }
 
@@ -68,6 +74,11 @@ impl<'a> Object<'a> {
             Self::Entry(dir, name) => {
                 rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW, Mode::empty())?
             }
+            Self::Dir(fd) => match rustix::fs::openat(fd, ".", flags, Mode::empty()) {
+                // To read it is another thing than to search it.
+                Err(Raw::ACCESS) => rustix::fs::openat(CWD, proc_path(fd), flags, Mode::empty())?,
+                result => result?,
+            },
             Self::Itself(fd) => rustix::fs::openat(CWD, proc_path(fd), flags, Mode::empty())?,
         })
     }
@@ -79,7 +90,7 @@ impl<'a> Object<'a> {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 rustix::fs::openat(dir, name, flags, Mode::empty())?
             }
-            Self::Itself(fd) => fd.try_clone_to_owned()?,
+            Self::Dir(fd) | Self::Itself(fd) => fd.try_clone_to_owned()?,
         })
     }
 
@@ -145,6 +156,7 @@ impl<'a> Object<'a> {
             Self::Entry(from, old) => {
                 rustix::fs::linkat(from, old, dir, name, AtFlags::empty())?;
             }
+            Self::Dir(_) => return Err(Errno::EPERM.into()),
             Self::Itself(fd) => {
                 rustix::fs::linkat(CWD, proc_path(fd), dir, name, AtFlags::SYMLINK_FOLLOW)?;
             }
@@ -182,5 +194,7 @@ fn stat_of(stat: &Statx) -> Result<Stat> {
         ctime: time(stat.stx_ctime),
     };
     let dev = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-    Ok(Stat { attr, dev, mount: stat.stx_mnt_id })
+    let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let born = has_birth.then(|| time(stat.stx_btime));
+    Ok(Stat { attr, dev, mount: stat.stx_mnt_id, born })
 }

@@ -41,6 +41,7 @@ impl Target {
     fn new(object: Object<'_>) -> Result<Self> {
         let (dir, path, flags) = match object {
             Object::Entry(dir, name) => (dir.as_raw_fd(), name.to_vec(), libc::AT_SYMLINK_NOFOLLOW),
+            Object::Dir(fd) => (fd.as_raw_fd(), b".".to_vec(), libc::AT_SYMLINK_NOFOLLOW),
             Object::Itself(fd) => (libc::AT_FDCWD, proc_path(fd).into_bytes(), 0),
         };
         let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
@@ -63,6 +64,16 @@ impl Target {
     }
 }
 
+/// Makes a call on an object; on a directory that may not be searched, by the way that does not.
+fn reaching<T>(object: Object<'_>, mut call: impl FnMut(&Target) -> Result<T>) -> Result<T> {
+    match (call(&Target::new(object)?), object) {
+        (Err(error), Object::Dir(fd)) if error.errno() == Errno::EACCES => {
+            call(&Target::new(Object::Itself(fd))?)
+        }
+        (result, _) => result,
+    }
+}
+
 /// Makes the new call, and the old one if the kernel does not know the new.
 fn either<B: ?Sized>(
     buf: &mut B,
@@ -82,10 +93,11 @@ fn either<B: ?Sized>(
 
 /// The value of an attribute; `None` if there is none of that name, or the filesystem has none.
 pub fn get(object: Object<'_>, name: &[u8]) -> Result<Option<Vec<u8>>> {
-    let target = Target::new(object)?;
     let Ok(name) = CString::new(name) else { return Ok(None) };
-    let value = read_all(256, |buf| {
-        either(buf, |buf| get_new(&target, &name, buf), |buf| get_old(&target, &name, buf))
+    let value = reaching(object, |target| {
+        read_all(256, |buf| {
+            either(buf, |buf| get_new(target, &name, buf), |buf| get_old(target, &name, buf))
+        })
     });
     match value {
         Ok(value) => Ok(Some(value)),
@@ -98,9 +110,8 @@ pub fn get(object: Object<'_>, name: &[u8]) -> Result<Option<Vec<u8>>> {
 
 /// The names of all attributes; none if the filesystem has none.
 pub fn list(object: Object<'_>) -> Result<Vec<Vec<u8>>> {
-    let target = Target::new(object)?;
-    let packed = read_all(1024, |buf| {
-        either(buf, |buf| list_new(&target, buf), |buf| list_old(&target, buf))
+    let packed = reaching(object, |target| {
+        read_all(1024, |buf| either(buf, |buf| list_new(target, buf), |buf| list_old(target, buf)))
     });
     match packed {
         Ok(packed) => Ok(split(&packed)),
@@ -131,20 +142,22 @@ fn split(packed: &[u8]) -> Vec<Vec<u8>> {
 
 /// Sets an attribute; `flags` as in setxattr(2).
 pub fn set(object: Object<'_>, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
-    let target = Target::new(object)?;
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
     if value.len() > MAX {
         return Err(Errno::E2BIG.into());
     }
-    let new = |(): &mut ()| set_new(&target, &name, value, flags);
-    either(&mut (), new, |()| set_old(&target, &name, value, flags)).map(drop)
+    reaching(object, |target| {
+        let new = |(): &mut ()| set_new(target, &name, value, flags);
+        either(&mut (), new, |()| set_old(target, &name, value, flags)).map(drop)
+    })
 }
 
 /// Removes an attribute; `ENODATA` if there is none.
 pub fn remove(object: Object<'_>, name: &[u8]) -> Result<()> {
-    let target = Target::new(object)?;
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-    either(&mut (), |()| remove_new(&target, &name), |()| remove_old(&target, &name)).map(drop)
+    reaching(object, |target| {
+        either(&mut (), |()| remove_new(target, &name), |()| remove_old(target, &name)).map(drop)
+    })
 }
 
 /// Calls `read` with a buffer of `first` bytes, and of the most there can be if that is too small.

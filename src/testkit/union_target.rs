@@ -37,6 +37,8 @@ pub struct UnionTarget {
     plus: bool,
     /// What is added to the ids that the layers hold.
     shift: u32,
+    /// Who makes what is made; root, unless somebody else is named.
+    caller: Caller,
 }
 
 impl fmt::Debug for UnionTarget {
@@ -54,7 +56,8 @@ impl UnionTarget {
     ) -> Self {
         let (stack, leaks) = (Box::new(stack), Box::new(leaks));
         let held = BTreeMap::new();
-        let mut this = Self { stack, leaks, union: None, held, plus: false, shift: 0 };
+        let caller = Caller { uid: 0, gid: 0 };
+        let mut this = Self { stack, leaks, union: None, held, plus: false, shift: 0, caller };
         this.mount();
         this
     }
@@ -72,6 +75,11 @@ impl UnionTarget {
         this
     }
 
+    /// What is made from now on is made by this user.
+    pub fn act_as(&mut self, caller: Caller) {
+        self.caller = caller;
+    }
+
     fn mount(&mut self) {
         let mut options = Options::default();
         if self.shift != 0 {
@@ -82,9 +90,9 @@ impl UnionTarget {
         self.union = Some(Union::new((self.stack)(), options).expect("mounts"));
     }
 
-    /// Root of the container.
-    fn root(&self) -> Caller {
-        Caller { uid: self.shift, gid: self.shift }
+    /// Who makes what is made, as the container's host numbers him.
+    fn maker(&self) -> Caller {
+        Caller { uid: self.caller.uid + self.shift, gid: self.caller.gid + self.shift }
     }
 
     /// An attribute's value as the kernel hands it on for a container whose root is another user.
@@ -285,24 +293,24 @@ impl UnionTarget {
         match op {
             Op::Create(p, perm) => self.make(p, |u, dir, name| {
                 let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-                let (found, handle) = u.create(dir, name, mode(*perm), flags, &self.root())?;
+                let (found, handle) = u.create(dir, name, mode(*perm), flags, &self.maker())?;
                 u.release(found.node, handle)?;
                 Ok(found)
             }),
             // The kernel masks these bits for a directory before it asks.
             Op::Mkdir(p, perm) => {
-                self.make(p, |u, dir, name| u.mkdir(dir, name, mode(*perm & 0o1777), &self.root()))
+                self.make(p, |u, dir, name| u.mkdir(dir, name, mode(*perm & 0o1777), &self.maker()))
             }
             Op::Symlink(p, n) => {
                 let target = format!("target{n}");
-                self.make(p, |u, dir, name| u.symlink(dir, name, target.as_bytes(), &self.root()))
+                self.make(p, |u, dir, name| u.symlink(dir, name, target.as_bytes(), &self.maker()))
             }
             Op::Fifo(p, perm) => self.make(p, |u, dir, name| {
-                u.mknod(dir, name, (Kind::Fifo, 0), mode(*perm), &self.root())
+                u.mknod(dir, name, (Kind::Fifo, 0), mode(*perm), &self.maker())
             }),
             Op::Char(p, minor) => self.make(p, |u, dir, name| {
                 let node = (Kind::Char, u64::from(*minor));
-                u.mknod(dir, name, node, mode(0o600), &self.root())
+                u.mknod(dir, name, node, mode(0o600), &self.maker())
             }),
             _ => unreachable!("makes nothing"),
         }

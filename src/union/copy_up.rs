@@ -260,10 +260,7 @@ impl Union {
         let finished = if file {
             match part {
                 Part::Metadata => self.fill_metadata(&staged, attr, &xattrs),
-                Part::Bytes(len) => {
-                    let source = data.layer().open(data.id());
-                    source.and_then(|from| self.fill_file(&staged, &*from, attr, len, &xattrs))
-                }
+                Part::Bytes(len) => self.fill_file(&staged, data, attr, len, &xattrs),
             }
         } else {
             upper.setattr(staged.id, &times_of(attr)).map(drop)
@@ -295,7 +292,7 @@ impl Union {
     fn fill_file(
         &self,
         staged: &Staged,
-        source: &dyn Data,
+        source: &Lower,
         attr: &Attr,
         len: u64,
         xattrs: &[(Vec<u8>, Vec<u8>)],
@@ -303,8 +300,9 @@ impl Union {
         let upper = self.writable()?;
         let len = len.min(attr.size);
         let copy = upper.open_write(staged.id)?;
+        // Not opened for nothing: it may be one that its owner can write, and not read.
         if len > 0 {
-            self.copy_data(source, &*copy, attr, len)?;
+            self.copy_data(&*source.layer().open(source.id())?, &*copy, attr, len)?;
         }
         for (name, value) in xattrs {
             upper.setxattr(staged.id, name, value, 0)?;
@@ -362,10 +360,10 @@ impl Union {
         let Some(data) = data else { return Err(crate::bug!("a metacopy file without data")) };
         let attr = upper.attr(copy.id())?;
         let len = len.min(attr.size);
-        let source = data.layer().open(data.id())?;
+        let source = if len > 0 { Some(data.layer().open(data.id())?) } else { None };
         let to = upper.open_write(copy.id())?;
         let capability = upper.getxattr(copy.id(), CAPABILITY)?;
-        let copied = if len > 0 {
+        let copied = if let Some(source) = source {
             let origin = data.layer().attr(data.id())?;
             let attr = Attr { size: origin.size, blocks: origin.blocks, ..attr };
             self.copy_data(&*source, &*to, &attr, len)

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use plyfs::store::{NewContainer, Store};
 
-use crate::samples::{assert_clean, bulk, check, commit, create, import, layout, names, tags};
+use crate::samples::{
+    assert_clean, bulk, check, commit, create, import, import_keeping, layout, names, open_source,
+    tags,
+};
 
 /// What the child process shall do, said to it in this variable: work, store, source.
 const JOB: &str = "PLYFS_STORE_TEST_JOB";
@@ -21,6 +24,9 @@ fn child() {
     let store = Store::open(Some(Path::new(root))).unwrap();
     match work {
         "import" => drop(import(&store, Path::new(source)).unwrap()),
+        "import, kept" => {
+            import_keeping(&store, &*open_source(Path::new(source)), Duration::ZERO).unwrap();
+        }
         "commit" => {
             let container = store.container("box").unwrap();
             commit(&store, &container, "made:1").unwrap();
@@ -38,7 +44,7 @@ fn child() {
     }
 }
 
-fn start(work: &str, root: &Path, source: &Path) -> std::process::Child {
+pub(crate) fn start(work: &str, root: &Path, source: &Path) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["crash::child", "--exact"])
         .env(JOB, format!("{work}|{}|{}", root.display(), source.display()))

@@ -9,7 +9,7 @@ use plyfs::errno::{Errno, Result};
 use plyfs::image::digest::Digest;
 use plyfs::image::platform::Platform;
 use plyfs::image::source::{Source, SourceImage, SourceLayer};
-use plyfs::store::{NewContainer, Store, Use};
+use plyfs::store::{NewContainer, Signature, Store, Use};
 
 use crate::samples::{
     assert_clean, commit, create, import, import_source, layer, layout, names, open_source,
@@ -97,7 +97,7 @@ fn a_container_holds_its_image_and_a_user_holds_the_container() {
     assert!(error.to_string().contains("box"), "{error}");
 
     let mut mounted = container.lock(Use::Mount).unwrap();
-    mounted.sign(None, std::path::Path::new("/some/place")).unwrap();
+    mounted.sign(&signature(std::process::id(), "/some/place")).unwrap();
     let error = store.remove_container("box").unwrap_err();
     assert_eq!(error.errno(), Errno::EBUSY);
     let pid = std::process::id().to_string();
@@ -265,6 +265,10 @@ fn an_image_of_many_layers_goes_with_few_descriptors() {
     assert_clean(&store);
 }
 
+fn signature(pid: u32, mountpoint: &str) -> Signature {
+    Signature { pid, mountpoint: mountpoint.into(), device: None }
+}
+
 #[test]
 fn where_a_container_was_mounted_last_is_not_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -273,13 +277,14 @@ fn where_a_container_was_mounted_last_is_not_where_it_is() {
     import(&store, &source).unwrap();
     let container = create(&store, "small:1", "c");
     let mut lock = container.lock(Use::Mount).unwrap();
-    lock.sign(Some(17), std::path::Path::new("/mnt")).unwrap();
-    assert_eq!(container.mounted(), Some((17, "/mnt".into())));
+    let by = Signature { device: Some((0, 99)), ..signature(17, "/mnt") };
+    lock.sign(&by).unwrap();
+    assert_eq!(container.mounted(), Some(by));
     drop(lock);
     assert_eq!(container.mounted(), None);
     // Somebody else's may be at /mnt by now.
     let _lock = container.lock(Use::Mount).unwrap();
-    assert_eq!(container.mounted(), Some((0, "".into())));
+    assert_eq!(container.mounted(), Some(Signature::default()));
 }
 
 /// One thing that cannot be deleted (here: a mount is in the way) is no reason to keep the others,

@@ -8,12 +8,17 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "this is test code: a surprise must stop the test, and the store is seen from outside"
 )]
 
 mod contention;
 mod crash;
+mod full;
+mod killed;
 mod life;
+mod program;
 mod repair;
+mod resume;
 mod samples;
 mod space;

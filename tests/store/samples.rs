@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use plyfs::errno::Result;
 use plyfs::image::compression::Compression;
@@ -25,7 +26,8 @@ pub(crate) fn layer(entries: &[Entry<'_>]) -> Vec<u8> {
         header.set_mtime(1_000_000_000);
         header.set_uid(0);
         header.set_gid(0);
-        header.set_mode(if content.is_some() { 0o644 } else { 0o755 });
+        let is_plain = content.is_some() && !path.starts_with("bin/");
+        header.set_mode(if is_plain { 0o644 } else { 0o755 });
         let kind =
             if content.is_some() { tar::EntryType::Regular } else { tar::EntryType::Directory };
         header.set_entry_type(kind);
@@ -125,6 +127,15 @@ pub(crate) fn import(store: &Store, layout: &Path) -> Result<Vec<Imported>> {
 
 /// Imports all that is in a source.
 pub(crate) fn import_source(store: &Store, source: &dyn Source) -> Result<Vec<Imported>> {
+    import_keeping(store, source, ImportOptions::KEEP_EACH)
+}
+
+/// As [`import_source`], with finished layers made safe this often.
+pub(crate) fn import_keeping(
+    store: &Store,
+    source: &dyn Source,
+    keep_each: Duration,
+) -> Result<Vec<Imported>> {
     let stop = AtomicBool::new(false);
     store.import(
         source,
@@ -134,6 +145,7 @@ pub(crate) fn import_source(store: &Store, source: &dyn Source) -> Result<Vec<Im
             platform: &Platform::new("linux", "amd64", ""),
             threads: Some(3),
             progress: &|_| {},
+            keep_each,
             stop: &stop,
         },
     )

@@ -52,7 +52,8 @@ pub enum ImageCommand {
 Reads an OCI image layout (a directory, or a tar archive of one) and what 'docker save' and
 'podman save' write; layers may be plain, gzip or zstd. Each layer is verified by its digest before
 anything becomes visible, and stored once, however many images have it. Interrupted, it leaves
-nothing behind.
+nothing that shows; layers that are finished are kept for a day, for the same command to go on with
+('plyfs gc' removes them). It ends before the store's filesystem is full.
 
 Examples:
   plyfs image import debian.oci.tar

@@ -10,7 +10,7 @@ use super::resolve::{Located, Parent};
 use super::target::{Make, Stamp};
 use super::tree::Dir;
 use super::under::Under;
-use super::whiteout::{Inner, Said, inner, whiteout};
+use super::whiteout::{Inner, LINKED, Said, inner, whiteout};
 use crate::attr::Kind;
 use crate::errno::{Context, Errno, Error, Result};
 use crate::image::tar::{Entry, Reader, What, shown};
@@ -47,6 +47,15 @@ impl<'a> Job<'a> {
 
     /// Takes in all entries, unless the layers below would have to be looked at.
     pub(super) fn run<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {
+        self.take_all(reader)?;
+        // Its files have the names by now that they are there for.
+        match self.layer.tree.child(Dir::ROOT, LINKED) {
+            Some(dir) if !self.unknown => self.layer.remove_dir(dir),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_all<R: Read>(&mut self, reader: &mut Reader<R>) -> Result<()> {
         while let Some(entry) = reader.next()? {
             check(self.stop)?;
             self.entries += 1;
@@ -75,6 +84,9 @@ impl<'a> Job<'a> {
             }
             return self.set_dir(Dir::ROOT, false, entry);
         };
+        if parents == [LINKED] && matches!(entry.what, What::File(_)) {
+            return self.put_aside(name, entry, reader);
+        }
         for parent in parents {
             if inner(parent)? == Inner::Ignored {
                 return Ok(());
@@ -104,6 +116,23 @@ impl<'a> Job<'a> {
             }
             Said::Ignored => Ok(()),
         }
+    }
+
+    /// Unpacks a file that AUFS kept for its names, which are entries of their own, to where they
+    /// find it; it is no part of the tree.
+    fn put_aside<R: Read>(
+        &mut self,
+        name: &[u8],
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<()> {
+        let Said::Plain(name) = whiteout(name)? else { return Ok(()) };
+        let Layer { target, tree, .. } = &mut self.layer;
+        let dir = match tree.child(Dir::ROOT, LINKED) {
+            Some(dir) => dir,
+            None => target.make_dir(tree, Dir::ROOT, LINKED, 0o700)?,
+        };
+        self.put(dir, name.as_bytes(), entry, reader)
     }
 
     /// A whiteout says something of the layers below only, wherever in the archive it stands.

@@ -91,11 +91,11 @@ impl Job<'_> {
     }
 
     fn step(&mut self, at: Dir, name: &[u8], whiteout: bool) -> Result<Step> {
-        if let Some(child) = self.layer.tree.child(at, name) {
-            return Ok(Step::Dir(child));
-        }
         if inner(name)? == Inner::Ignored {
             return Ok(Step::Nowhere);
+        }
+        if let Some(child) = self.layer.tree.child(at, name) {
+            return Ok(Step::Dir(child));
         }
         if let Some(pending) = self.layer.pending_at(at, name) {
             let target = pending.target.clone();

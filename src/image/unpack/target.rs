@@ -235,7 +235,9 @@ impl Target {
             }
         }
         if !new || (stamp.uid, stamp.gid) != self.ids {
-            object.chown(Some(stamp.uid), Some(stamp.gid))?;
+            object
+                .chown(Some(stamp.uid), Some(stamp.gid))
+                .map_err(|error| no_owner(stamp, error))?;
         }
         node.late.default_acl = None;
         for (name, value) in xattrs {
@@ -316,7 +318,8 @@ impl Target {
         if (stamp.uid, stamp.gid) != self.ids {
             let (uid, gid) = (stamp.uid, stamp.gid);
             let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-            rustix::fs::fchown(file, Some(uid), Some(gid))?;
+            rustix::fs::fchown(file, Some(uid), Some(gid))
+                .map_err(|errno| no_owner(stamp, errno.into()))?;
         }
         let object = Object::Entry(dir, name);
         for (name, value) in xattrs {
@@ -369,7 +372,9 @@ impl Target {
         };
         let object = Object::Entry(fd.as_fd(), name);
         if (stamp.uid, stamp.gid) != self.ids {
-            object.chown(Some(stamp.uid), Some(stamp.gid))?;
+            object
+                .chown(Some(stamp.uid), Some(stamp.gid))
+                .map_err(|error| no_owner(stamp, error))?;
         }
         for (name, value) in xattrs {
             self.set_xattr(object, kind, name, value)?;
@@ -416,6 +421,23 @@ impl Target {
             tracing::warn!(%name, %error, "extended attributes of the layer left out");
         }
         Ok(())
+    }
+}
+
+/// Why an object cannot have its owner. A user may give nothing away; a user namespace only has the
+/// ids that are mapped into it (`EINVAL`, which says nothing to a user).
+fn no_owner(stamp: &Stamp, error: Error) -> Error {
+    let Stamp { uid, gid, .. } = stamp;
+    match error.errno() {
+        Errno::EPERM => {
+            let why = format!("it belongs to {uid}:{gid}, and this user may give nothing away");
+            Error::new(Errno::EPERM, why)
+        }
+        Errno::EINVAL => {
+            let why = format!("it belongs to {uid}:{gid}, which this user namespace does not have");
+            Error::new(Errno::EPERM, why)
+        }
+        _ => error,
     }
 }
 

@@ -259,7 +259,33 @@ fn the_archive_comes_back_whatever_was_replaced() {
     let line = |path: &str| stack.tree().into_iter().find(|line| line.starts_with(path)).unwrap();
     assert!(line("/g").contains(" x1 =g 0 3 "), "{}", line("/g"));
     assert!(line("/h").contains(" x1 =h 0 5 "), "{}", line("/h"));
-    assert_eq!(std::fs::read_dir(stack.dirs[0].path().join("kept")).unwrap().count(), 5);
+    assert_eq!(std::fs::read_dir(stack.dirs[0].path().join("kept")).unwrap().count(), 6);
+}
+
+#[test]
+fn names_that_aufs_kept_together_are_one_file() {
+    let kept = Member::new(".wh..wh.plnk/12.34", b'0').perm(0o4755).ids(5, 6);
+    let stack = one(Archive::new()
+        .dir(".wh..wh.plnk")
+        .member(&Member { data: b"shared".to_vec(), ..kept })
+        .file(".wh..wh.plnk/56.78", "of no name")
+        .symlink(".wh..wh.plnk/9.9", "what cannot be linked to")
+        .dir("a")
+        .hard("a/one", ".wh..wh.plnk/12.34")
+        .hard("two", "./.wh..wh.plnk/12.34")
+        .file("z", "z"));
+    assert_eq!(stack.paths(), "/a /a/one /two /z");
+    let line = |path: &str| stack.tree().into_iter().find(|line| line.starts_with(path)).unwrap();
+    assert!(line("/two").starts_with("/two File 4755 5:6 "), "{}", line("/two"));
+    assert!(line("/two").contains(" x2 =a/one 0 6 "), "{}", line("/two"));
+    // Over layers, too; and what is not there is refused.
+    let again = Archive::new()
+        .file(".wh..wh.plnk/1.2", "of this layer")
+        .hard("three", ".wh..wh.plnk/1.2")
+        .hard("four", "z");
+    assert_eq!(stack.with(again).paths(), "/a /a/one /four /three /two /z");
+    let said = Stack::new().refused(Archive::new().hard("x", ".wh..wh.plnk/1.2"));
+    assert!(said.contains("'x'") && said.contains(".wh..wh.plnk/1.2"), "{said}");
 }
 
 #[test]

@@ -8,6 +8,10 @@ const PREFIX: &[u8] = b".wh.";
 const META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
+/// Where AUFS kept, in the root of a layer, the files that have several names: each name is an
+/// entry that is a hard link to a file in here.
+pub(super) const LINKED: &[u8] = b".wh..wh.plnk";
+
 /// A name of an archive, told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said<'a> {

@@ -9,7 +9,6 @@
 
 use std::os::fd::AsFd;
 
-use super::reader;
 use super::slots::Flags;
 use super::upper::DirUpper;
 use crate::attr::Kind;
@@ -18,7 +17,6 @@ use crate::layer::marks::{Left, Tag};
 use crate::layer::{How, Id, Lookup, New, Staged, Upper, What};
 use crate::name::Name;
 use crate::sys::object::Object;
-use crate::sys::xattr;
 
 impl DirUpper {
     /// A lookup; what a crash left undone in the directory that is found gets done.
@@ -84,12 +82,12 @@ impl DirUpper {
             return Ok(());
         }
         let fd = self.tree.dir_fd(dir)?;
-        if reader::left_in(&fd, around)?.is_none() {
+        if self.tree.left_in(&fd, around)?.is_none() {
             return Ok(());
         }
         let _one = self.leaving.lock();
         // Again: the rename may have been under way, and be done by now.
-        let Some(left) = reader::left_in(&fd, around)? else { return Ok(()) };
+        let Some(left) = self.tree.left_in(&fd, around)? else { return Ok(()) };
         let object = Object::Entry(fd.as_fd(), &left.name);
         let there = match object.stat() {
             Err(error) if error.errno() == Errno::ENOENT => false,
@@ -117,8 +115,7 @@ impl DirUpper {
     }
 
     fn say_left(&self, dir: Id, value: &[u8]) -> Result<()> {
-        let mark = Tag::Escapes.stored(self.encoding.namespace);
-        self.tree.on(dir, |object, _| xattr::set(object, &mark, value, 0))?;
+        self.tree.on(dir, |object, _| self.put(object, Kind::Dir, Tag::Escapes, value))?;
         self.tree.slots.set_flag(dir, Flags::ESCAPES, true);
         Ok(())
     }

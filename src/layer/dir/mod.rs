@@ -4,6 +4,8 @@
 //!     DirLayer, DirUpper      what the union sees
 //!       reader                lookups, listings, every encoding of a whiteout
 //!       upper, stage, work    changes, made in the work directory and then published
+//!       mark, perm            marks on objects, and permission bits that would keep us out
+//!         sidecar, record     marks of objects that cannot carry them
 //!       whiteout, probe       the encoding that is written, and what the filesystem can do
 //!       leave                 renames that leave a device 0:0 behind
 //!       tree                  ids to objects: never outside of the layer
@@ -15,8 +17,12 @@
 mod data;
 mod descriptors;
 mod leave;
+mod mark;
+mod perm;
 pub mod probe;
 mod reader;
+mod record;
+mod sidecar;
 mod slots;
 mod stage;
 mod tree;
@@ -30,6 +36,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
+use self::sidecar::Sidecar;
 use self::tree::{ROOT, Tree};
 pub use self::upper::{DirUpper, UpperOptions};
 pub use self::work::{names_in, refuse_unclean, remove_tree};
@@ -67,6 +74,21 @@ impl DirLayer {
 
     fn find(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
         self.tree.lookup(dir, name)
+    }
+
+    /// Opens an upper directory that nobody has mounted, to read it: with what lies in its work
+    /// directory `work`.
+    pub fn open_upper(upper: &Path, work: &Path) -> Result<Arc<Self>> {
+        let mut layer = Self::open(upper)?;
+        let what = || format!("workdir {}", work.display());
+        let sidecar = Sidecar::open_read_only(&open_dir(work).context(what)?).context(what)?;
+        if let (Some(sidecar), Some(layer)) = (sidecar, Arc::get_mut(&mut layer)) {
+            if sidecar.was_copied().context(what)? && sidecar.has_all() {
+                return Err(sidecar::copied(upper));
+            }
+            layer.tree.sidecar.get_or_init(|| sidecar);
+        }
+        Ok(layer)
     }
 
     /// Whether the layer is held through a read-only clone of its mount.
@@ -122,7 +144,7 @@ macro_rules! layer_by_tree {
             }
 
             fn getxattr(&self, id: Id, name: &[u8]) -> Result<Option<Vec<u8>>> {
-                self.tree.on(id, |object, _| xattr::get(object, name))
+                self.tree.getxattr(id, name)
             }
 
             fn listxattr(&self, id: Id) -> Result<Vec<Vec<u8>>> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir, RenameFlags};
 
-use super::work;
+use super::{sidecar, work};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::layer::marks::{Namespace, Tag};
 use crate::sys::object::Object;
@@ -34,6 +34,13 @@ pub struct Probe {
     pub d_type: bool,
     /// Objects have handles that survive a remount.
     pub handles: bool,
+    /// Each object is told from all others, later ones too: by handles, or by inode number and the
+    /// time when it was made.
+    pub identity: bool,
+    /// Symbolic links can be made.
+    pub symlinks: bool,
+    /// Permission bits do not keep us from our own objects (`CAP_DAC_OVERRIDE`).
+    pub overrides: bool,
 }
 
 /// Finds out what the filesystem of the directory `path` allows, in a temporary directory there.
@@ -47,6 +54,8 @@ const FILE: &str = "file";
 const OTHER: &str = "other";
 const WHITEOUT: &str = "whiteout";
 const MOVED: &str = "moved";
+const LINK: &str = "link";
+const CLOSED: &str = "closed";
 
 /// Finds out what the filesystem of `parent` allows.
 pub(super) fn run(parent: BorrowedFd<'_>) -> Result<Probe> {
@@ -79,6 +88,9 @@ fn run_in(parent: BorrowedFd<'_>, name: &str) -> Result<Probe> {
         reflink: rustix::fs::ioctl_ficlone(&other, &file).is_ok(),
         d_type: lists_types(&dir),
         handles: matches!(handle::of(Object::dir(&dir)), Ok(Some(_))),
+        identity: sidecar::identity(&dir)? != sidecar::Identity::None,
+        symlinks: rustix::fs::symlinkat(FILE, &dir, LINK).is_ok(),
+        overrides: overrides(&dir)?,
         exchange: rename(FILE, OTHER, RenameFlags::EXCHANGE),
         no_replace: rename(FILE, MOVED, RenameFlags::NOREPLACE)
             && !rename(OTHER, MOVED, RenameFlags::NOREPLACE),
@@ -90,6 +102,13 @@ fn run_in(parent: BorrowedFd<'_>, name: &str) -> Result<Probe> {
 fn create(dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?)
+}
+
+/// Whether we can open what nobody may open.
+fn overrides(dir: &OwnedFd) -> Result<bool> {
+    create(dir, CLOSED)?;
+    let object = Object::Entry(dir.as_fd(), CLOSED.as_bytes());
+    Ok(object.chmod(0).is_ok() && object.open(OFlags::RDWR).is_ok())
 }
 
 /// The first of the two namespaces in which a mark can be written and read back.
@@ -120,17 +139,20 @@ fn lists_types(dir: &OwnedFd) -> bool {
 }
 
 impl Probe {
-    /// The namespace to write, if this directory can be an upper layer at all.
+    /// The namespace to write, if this directory can be an upper layer at all; none where marks
+    /// have to lie beside the objects.
     ///
     /// # Errors
     /// `EOPNOTSUPP`, with what is missing and what to do.
-    pub(super) fn require(&self) -> Result<Namespace> {
+    pub(super) fn require(&self) -> Result<Option<Namespace>> {
         let missing = match self {
             Self { exchange: false, .. } => "entries cannot change places (RENAME_EXCHANGE)",
             Self { no_replace: false, .. } => "a rename cannot refuse to replace",
-            Self { namespace: Some(namespace), .. } => return Ok(*namespace),
+            Self { symlinks: false, .. } => "it has no symbolic links",
+            Self { namespace: Some(namespace), .. } => return Ok(Some(*namespace)),
+            Self { char_whiteouts: true, identity: true, .. } => return Ok(None),
             Self { namespace: None, .. } => {
-                "neither trusted.* nor user.* extended attributes can be written"
+                "neither trusted.* nor user.* extended attributes can be written, nor devices 0:0"
             }
         };
         let text = format!(

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use rustix::fs::{FileType, OFlags, RawDir};
 
 use super::data::FileData;
+use super::mark::stored_kind;
+use super::perm::{self, ACL};
 use super::slots::{Flags, Spot};
 use super::tree::{ROOT, Tree};
 use crate::attr::{Attr, Kind, StatFs};
@@ -25,11 +27,6 @@ pub(super) const DOT_WH_OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// The room for one getdents64 call, in bytes.
 const LISTING: usize = 32 * 1024;
-
-/// All marks on an object.
-pub(super) fn decode(object: Object<'_>) -> Result<Decoded> {
-    marks::decode(&xattr::list(object)?, |name| xattr::get(object, name))
-}
 
 /// The object's attributes, unless there is none.
 fn stat_if_any(object: Object<'_>) -> Result<Option<Attr>> {
@@ -50,6 +47,26 @@ fn as_char_zero(attr: &mut Attr) {
 }
 
 impl Tree {
+    /// All marks of an object: its attributes, and what lies beside for want of them, which counts
+    /// more.
+    pub(super) fn decode(&self, object: Object<'_>, kind: Kind) -> Result<Decoded> {
+        let names = xattr::list(object)?;
+        let get = |name: &[u8]| xattr::get(object, name);
+        let Some(sidecar) = self.sidecar.get() else { return marks::decode(&names, get) };
+        let aside = |name: &Vec<u8>| marks::classify(name) == Class::Known(Tag::Aside);
+        if !sidecar.concerns(kind, names.iter().any(aside)) {
+            return marks::decode(&names, get);
+        }
+        let records = sidecar.marks(object)?;
+        let recorded = |name: &[u8]| records.iter().find(|(recorded, _)| recorded == name);
+        let own = names.into_iter().filter(|name| recorded(name).is_none());
+        let all: Vec<_> = own.chain(records.iter().map(|(name, _)| name.clone())).collect();
+        marks::decode(&all, |name| match recorded(name) {
+            Some((_, value)) => Ok(Some(value.clone())),
+            None => get(name),
+        })
+    }
+
     /// See [`Layer::lookup`](crate::layer::Layer::lookup).
     pub(super) fn lookup(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
         let fd = self.dir_fd(dir)?;
@@ -59,7 +76,7 @@ impl Tree {
             return self.lookup_sibling(&fd, around, name);
         };
         if attr.is_char_zero() {
-            if left_in(&fd, around)?.is_none_or(|left| *left.name != *name.as_bytes()) {
+            if self.left_in(&fd, around)?.is_none_or(|left| *left.name != *name.as_bytes()) {
                 return Ok(Lookup::Whiteout(WhiteoutForm::Entry));
             }
             let (kind, flags) = (attr.kind, Flags::MARKS_KNOWN);
@@ -69,7 +86,7 @@ impl Tree {
         let is_dir = attr.kind == Kind::Dir;
         let dot_wh = name.as_bytes().starts_with(DOT_WH);
         let marked = self.changes || is_dir || dot_wh || may_be_marked(&attr, around);
-        let mut decoded = if marked { decode(object)? } else { Decoded::default() };
+        let mut decoded = if marked { self.decode(object, attr.kind)? } else { Decoded::default() };
         if dot_wh && !decoded.literal {
             return self.lookup_sibling(&fd, around, name);
         }
@@ -80,13 +97,14 @@ impl Tree {
         if empty_file && decoded.char_zero {
             as_char_zero(&mut attr);
         }
+        attr.perm = perm::shown(attr.perm, decoded.perm);
         let mut opened = None;
         if is_dir {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
             let inside = object.open(flags)?;
             decoded.marks.opaque = decoded.marks.opaque
                 || has_opaque_entry(&inside)?
-                || is_whited_out(&fd, around, name)?;
+                || self.is_whited_out(&fd, around, name)?;
             opened = Some(inside);
         }
         let flags = flags_of(&attr, &decoded, marked && self.changes);
@@ -99,7 +117,7 @@ impl Tree {
 
     /// There is no object of that name: a whiteout beside it, perhaps.
     fn lookup_sibling(&self, dir: &OwnedFd, around: Flags, name: Name<'_>) -> Result<Lookup> {
-        Ok(if is_whited_out(dir, around, name)? {
+        Ok(if self.is_whited_out(dir, around, name)? {
             Lookup::Whiteout(WhiteoutForm::Sibling)
         } else {
             Lookup::Absent
@@ -117,21 +135,34 @@ impl Tree {
         if self.changes && spot.ino != 0 && spot.ino != attr.ino {
             return Err(Errno::ESTALE.into());
         }
+        if spot.flags.has(Flags::PERM) || perm::is_widened_file(&attr) {
+            attr.perm = perm::shown(attr.perm, self.decode(object, attr.kind)?.perm);
+        }
         if spot.flags.has(Flags::CHAR_ZERO) {
             as_char_zero(&mut attr);
         }
         Ok(attr)
     }
 
+    /// See [`Layer::getxattr`](crate::layer::Layer::getxattr).
+    pub(super) fn getxattr(&self, id: Id, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.on(id, |object, spot| match xattr::get(object, name)? {
+            Some(acl) if name == ACL && spot.flags.has(Flags::PERM) => {
+                Ok(Some(perm::acl_with_owner(&acl, self.attr_at(object, spot)?.perm)))
+            }
+            value => Ok(value),
+        })
+    }
+
     /// The marks of the object.
     pub(super) fn marks(&self, id: Id) -> Result<Marks> {
-        let mut decoded = self.on(id, |object, _| decode(object))?;
+        let mut decoded = self.on(id, |object, spot| self.decode(object, stored_kind(spot)))?;
         let spot = self.slots.get(id)?;
         if spot.kind == Kind::Dir && !decoded.marks.opaque {
             let beside = match &spot.name {
                 Some(name) => {
                     let around = self.slots.get(spot.parent)?.flags;
-                    is_whited_out(&*self.dir_fd(spot.parent)?, around, name.as_name())?
+                    self.is_whited_out(&*self.dir_fd(spot.parent)?, around, name.as_name())?
                 }
                 None => false,
             };
@@ -143,8 +174,9 @@ impl Tree {
 
     /// The root's attributes and marks; notes what they mean for lookups in it.
     pub(super) fn root_entry(&self) -> Result<(Attr, Marks)> {
+        let decoded = self.on(ROOT, |object, _| self.decode(object, Kind::Dir))?;
+        self.slots.set_flag(ROOT, Flags::PERM, decoded.perm.is_some());
         let attr = self.attr(ROOT)?;
-        let decoded = self.on(ROOT, |object, _| decode(object))?;
         self.note_dir(ROOT, &attr, &decoded);
         Ok((attr, self.marks(ROOT)?))
     }
@@ -169,7 +201,7 @@ impl Tree {
         let mut buf = vec![MaybeUninit::uninit(); LISTING];
         let mut entries = RawDir::new(&listing, &mut buf);
         let mut dot_wh = false;
-        let left = left_in(&fd, flags)?;
+        let left = self.left_in(&fd, flags)?;
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let stored = entry.file_name().to_bytes();
@@ -179,7 +211,7 @@ impl Tree {
             }
             let object = Object::Entry(fd.as_fd(), stored);
             let raw = (entry.file_type(), entry.ino());
-            let found = match see(object, raw, stored, flags) {
+            let found = match self.see(object, raw, stored, flags) {
                 Ok(Seen::Whiteout) if left.as_ref().is_some_and(|it| *it.name == *stored) => {
                     Seen::Object(Kind::Char)
                 }
@@ -204,6 +236,76 @@ impl Tree {
             self.slots.set_flag(dir, Flags::NO_DOT_WH, true);
         }
         Ok(())
+    }
+
+    /// What the directory says of a device that is being left in it.
+    pub(super) fn left_in(&self, dir: &OwnedFd, around: Flags) -> Result<Option<Left>> {
+        if !around.has(Flags::ESCAPES) {
+            return Ok(None);
+        }
+        Ok(self.decode(Object::dir(dir), Kind::Dir)?.left)
+    }
+
+    /// Whether there is a whiteout beside `name`.
+    fn is_whited_out(&self, dir: &OwnedFd, around: Flags, name: Name<'_>) -> Result<bool> {
+        let beside = [DOT_WH, name.as_bytes()].concat();
+        if around.has(Flags::NO_DOT_WH) || beside.len() > NAME_MAX || beside == DOT_WH_OPAQUE {
+            return Ok(false);
+        }
+        let object = Object::Entry(dir.as_fd(), &beside);
+        match stat_if_any(object)? {
+            // A device 0:0 of that name hides that very name, and is the kernel's doing.
+            Some(attr) if attr.is_char_zero() => Ok(false),
+            Some(attr) => Ok(!self.is_literal(object, attr.kind)?),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the object's name begins with `.wh.` because a user called it so.
+    fn is_literal(&self, object: Object<'_>, kind: Kind) -> Result<bool> {
+        let is = |name: &[u8], tag| marks::classify(name) == Class::Known(tag);
+        let names = xattr::list(object)?;
+        let aside = names.iter().any(|name| is(name, Tag::Aside));
+        Ok(names.iter().any(|name| is(name, Tag::Literal))
+            || match self.sidecar.get().filter(|sidecar| sidecar.concerns(kind, aside)) {
+                Some(sidecar) => {
+                    sidecar.marks(object)?.iter().any(|(name, _)| is(name, Tag::Literal))
+                }
+                None => false,
+            })
+    }
+
+    /// What an entry of a listing is.
+    fn see<'a>(
+        &self,
+        object: Object<'_>,
+        (kind, _): (FileType, u64),
+        stored: &'a [u8],
+        around: Flags,
+    ) -> Result<Seen<'a>> {
+        let kind = match kind_of(kind) {
+            Some(kind) => kind,
+            None => object.stat()?.attr.kind,
+        };
+        if kind == Kind::Char && object.stat()?.attr.is_char_zero() {
+            return Ok(Seen::Whiteout);
+        }
+        if let Some(name) = stored.strip_prefix(DOT_WH)
+            && !self.is_literal(object, kind)?
+        {
+            return Ok(Seen::Sibling(name));
+        }
+        let special = around.has(Flags::XATTR_WHITEOUTS) || around.has(Flags::ESCAPES);
+        if kind == Kind::File && special && object.stat()?.attr.size == 0 {
+            let decoded = self.decode(object, kind)?;
+            if decoded.whiteout && around.has(Flags::XATTR_WHITEOUTS) {
+                return Ok(Seen::Whiteout);
+            }
+            if decoded.char_zero {
+                return Ok(Seen::Object(Kind::Char));
+            }
+        }
+        Ok(Seen::Object(kind))
     }
 
     /// See [`Layer::open`](crate::layer::Layer::open).
@@ -278,10 +380,13 @@ impl Tree {
 
 /// Whether marks may change what a regular file of a lower layer is: an empty one may be a
 /// whiteout or a device where the directory says so; one with fewer blocks than bytes may have
-/// its data in another layer.
+/// its data in another layer; one with the sticky bit may show other permission bits.
 fn may_be_marked(attr: &Attr, around: Flags) -> bool {
     if attr.kind != Kind::File {
         return false;
+    }
+    if perm::is_widened_file(attr) {
+        return true;
     }
     if attr.size == 0 {
         return around.has(Flags::XATTR_WHITEOUTS) || around.has(Flags::ESCAPES);
@@ -298,37 +403,17 @@ fn flags_of(attr: &Attr, decoded: &Decoded, marks_known: bool) -> Flags {
         .with(Flags::ESCAPES, is_dir && decoded.escapes)
         .with(Flags::PLAIN, is_dir && !setgid && !decoded.marks.default_acl)
         .with(Flags::CHAR_ZERO, attr.kind == Kind::Char && decoded.char_zero)
+        .with(Flags::PERM, decoded.perm.is_some())
         .with(Flags::MARKS_KNOWN, marks_known || decoded.marks.metacopy)
 }
 
-/// Whether the directory holds the entry that makes it opaque.
+/// Whether the directory holds the entry that makes it opaque. Of one that we may not search nobody
+/// knows: nothing in it can be shown either.
 pub(super) fn has_opaque_entry(dir: &OwnedFd) -> Result<bool> {
-    Ok(stat_if_any(Object::Entry(dir.as_fd(), DOT_WH_OPAQUE))?.is_some())
-}
-
-/// What the directory says of a device that is being left in it.
-pub(super) fn left_in(dir: &OwnedFd, around: Flags) -> Result<Option<Left>> {
-    Ok(if around.has(Flags::ESCAPES) { decode(Object::dir(dir))?.left } else { None })
-}
-
-/// Whether there is a whiteout beside `name`.
-fn is_whited_out(dir: &OwnedFd, around: Flags, name: Name<'_>) -> Result<bool> {
-    let beside = [DOT_WH, name.as_bytes()].concat();
-    if around.has(Flags::NO_DOT_WH) || beside.len() > NAME_MAX || beside == DOT_WH_OPAQUE {
-        return Ok(false);
+    match stat_if_any(Object::Entry(dir.as_fd(), DOT_WH_OPAQUE)) {
+        Err(error) if error.errno() == Errno::EACCES => Ok(false),
+        found => Ok(found?.is_some()),
     }
-    let object = Object::Entry(dir.as_fd(), &beside);
-    match stat_if_any(object)? {
-        // A device 0:0 of that name hides that very name, and is the kernel's doing.
-        Some(attr) if attr.is_char_zero() => Ok(false),
-        Some(_) => Ok(!has_tag(object, Tag::Literal)?),
-        None => Ok(false),
-    }
-}
-
-/// Whether the object carries a mark, in whichever namespace.
-fn has_tag(object: Object<'_>, tag: Tag) -> Result<bool> {
-    Ok(xattr::list(object)?.iter().any(|name| marks::classify(name) == Class::Known(tag)))
 }
 
 /// What an entry of a listing is.
@@ -338,37 +423,6 @@ enum Seen<'a> {
     Whiteout,
     /// A whiteout of another name.
     Sibling(&'a [u8]),
-}
-
-fn see<'a>(
-    object: Object<'_>,
-    (kind, _): (FileType, u64),
-    stored: &'a [u8],
-    around: Flags,
-) -> Result<Seen<'a>> {
-    let kind = match kind_of(kind) {
-        Some(kind) => kind,
-        None => object.stat()?.attr.kind,
-    };
-    if kind == Kind::Char && object.stat()?.attr.is_char_zero() {
-        return Ok(Seen::Whiteout);
-    }
-    if let Some(name) = stored.strip_prefix(DOT_WH)
-        && !has_tag(object, Tag::Literal)?
-    {
-        return Ok(Seen::Sibling(name));
-    }
-    let special = around.has(Flags::XATTR_WHITEOUTS) || around.has(Flags::ESCAPES);
-    if kind == Kind::File && special && object.stat()?.attr.size == 0 {
-        let decoded = decode(object)?;
-        if decoded.whiteout && around.has(Flags::XATTR_WHITEOUTS) {
-            return Ok(Seen::Whiteout);
-        }
-        if decoded.char_zero {
-            return Ok(Seen::Object(Kind::Char));
-        }
-    }
-    Ok(Seen::Object(kind))
 }
 
 fn kind_of(listed: FileType) -> Option<Kind> {

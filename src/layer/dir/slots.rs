@@ -34,6 +34,8 @@ impl Flags {
     pub(super) const MARKS_KNOWN: Self = Self(1 << 5);
     /// One of several names of its inode may have been given to it in the work directory.
     pub(super) const LINKED: Self = Self(1 << 6);
+    /// The object shows other permission bits than it has (`plyfs.perm`).
+    pub(super) const PERM: Self = Self(1 << 7);
 
     pub(super) fn has(self, flag: Self) -> bool {
         self.0 & flag.0 == flag.0

@@ -7,13 +7,15 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::data::FileData;
+use super::mark::stored_kind;
+use super::perm::{self, ACL};
 use super::reader::DOT_WH;
 use super::slots::Flags;
 use super::tree::WORK;
 use super::upper::DirUpper;
 use crate::attr::{Attr, Kind};
-use crate::errno::{Errno, Error, Result};
-use crate::layer::marks::{self, Namespace, Tag};
+use crate::errno::{Errno, Result};
+use crate::layer::marks::{self, Tag};
 use crate::layer::{Entry, How, Id, Mark, Marks, New, Staged, Upper, What};
 use crate::name::{Name, NameBuf};
 use crate::sys::object::Object;
@@ -72,7 +74,8 @@ fn make(dir: BorrowedFd<'_>, name: &[u8], what: &What<'_>, perm: u16) -> Result<
 impl DirUpper {
     /// Whether one system call in `dir` makes the object exactly as it shall be.
     fn makes_exactly(&self, dir: Id, name: Name<'_>, new: &New<'_>) -> Result<bool> {
-        Ok((new.uid, new.gid) == self.ids
+        Ok(self.real_perm(kind_of(&new.what), new.perm) == new.perm
+            && (new.uid, new.gid) == self.ids
             && new.xattrs.is_empty()
             && new.marks.is_empty()
             && new.perm & SET_ID == 0
@@ -147,13 +150,15 @@ impl DirUpper {
     pub(super) fn stage_new(&self, new: &New<'_>) -> Result<Staged> {
         let work = self.tree.dir_fd(WORK)?;
         let is_link = matches!(new.what, What::Symlink(_));
-        let attributes = !new.xattrs.is_empty() || !new.marks.is_empty();
+        let real = self.real_perm(kind_of(&new.what), new.perm);
+        let attributes = !new.xattrs.is_empty() || !new.marks.is_empty() || real != new.perm;
         let wide = new.perm & !SET_ID | if attributes { OWNER_ALL } else { 0 };
         let temp = self.with_temp(|temp| make(work.as_fd(), temp, &new.what, wide))?;
         let object = Object::Entry(work.as_fd(), temp.as_bytes());
         let finished = self.finish(object, new, wide, is_link);
         let placed = finished.and_then(|attr| {
-            self.tree.insert(WORK, temp.clone(), kind_of(&new.what), attr.ino, flags_of(new))
+            let flags = flags_of(new).with(Flags::PERM, attr.perm != new.perm && !is_link);
+            self.tree.insert(WORK, temp.clone(), kind_of(&new.what), attr.ino, flags)
         });
         match placed {
             Ok(id) => Ok(Staged { id, temp: Some(temp) }),
@@ -169,65 +174,49 @@ impl DirUpper {
         &self,
         object: Object<'_>,
         new: &New<'_>,
-        mut perm: u16,
+        mut wide: u16,
         is_link: bool,
     ) -> Result<Attr> {
         // The owner first, since that clears set-id bits and capabilities.
         if (new.uid, new.gid) != self.ids {
             object.chown(Some(new.uid), Some(new.gid))?;
-            perm &= !SET_ID;
+            wide &= !SET_ID;
         }
+        let kind = if is_char_zero(&new.what) { Kind::File } else { kind_of(&new.what) };
+        let real = self.real_perm(kind, new.perm);
         for (name, value) in new.xattrs {
-            xattr::set(object, name, value, 0)?;
+            if name == ACL && real != new.perm {
+                xattr::set(object, name, &perm::acl_with_owner(value, real), 0)?;
+            } else {
+                xattr::set(object, name, value, 0)?;
+            }
         }
-        for mark in new.marks {
-            self.write_mark(object, kind_of(&new.what), mark)?;
-        }
+        let mut marks: Vec<_> = new.marks.iter().map(marks::encode).collect();
         if is_char_zero(&new.what) {
-            let name = Tag::Kind.stored(self.encoding.namespace);
-            xattr::set(object, &name, marks::CHAR_ZERO, 0)?;
+            marks.push((Tag::Kind, marks::CHAR_ZERO.to_vec()));
         }
+        if real != new.perm {
+            marks.push((Tag::Perm, marks::encode_perm(perm::mark(new.perm))));
+        }
+        self.put_all(object, kind, &marks)?;
         let acl = new.xattrs.iter().any(|(name, _)| name.starts_with(b"system.posix_acl"));
-        if (perm != new.perm || acl) && !is_link {
-            object.chmod(new.perm)?;
+        if (wide != real || acl) && !is_link {
+            object.chmod(real)?;
         }
         Ok(object.stat()?.attr)
-    }
-
-    /// Writes a mark on an object. In `user.*` only files and directories can carry one: what
-    /// others lose is the inode number they showed, after a remount.
-    pub(super) fn write_mark(&self, object: Object<'_>, kind: Kind, mark: &Mark<'_>) -> Result<()> {
-        if !self.carries(kind) {
-            tracing::trace!(?kind, ?mark, "no mark on this kind of object in user.*");
-            return Ok(());
-        }
-        let (name, value) = marks::encode(mark, self.encoding.namespace);
-        xattr::set(object, &name, &value, 0)
-    }
-
-    /// Whether an object of this kind can carry marks.
-    fn carries(&self, kind: Kind) -> bool {
-        self.encoding.namespace == Namespace::Trusted || matches!(kind, Kind::File | Kind::Dir)
     }
 
     /// Before `id` gets the name `name` in `dir`: writes what tells its name, or itself, from a
     /// whiteout.
     pub(super) fn prepare(&self, id: Id, dir: Id, name: Name<'_>) -> Result<()> {
         let spot = self.tree.slots.get(id)?;
-        let namespace = self.encoding.namespace;
         if name.as_bytes().starts_with(DOT_WH) {
-            if !self.carries(spot.kind) {
-                let text = "only files and directories can have names that begin with .wh. where \
-                            marks are user.* attributes";
-                return Err(Error::new(Errno::EPERM, text));
-            }
-            let mark = Tag::Literal.stored(namespace);
-            self.tree.on(id, |object, _| xattr::set(object, &mark, b"y", 0))?;
+            self.tree
+                .on(id, |object, spot| self.put(object, stored_kind(spot), Tag::Literal, b"y"))?;
         }
         let around = self.tree.slots.get(dir)?.flags;
         if spot.flags.has(Flags::CHAR_ZERO) && !around.has(Flags::ESCAPES) {
-            let mark = Tag::Escapes.stored(namespace);
-            self.tree.on(dir, |object, _| xattr::set(object, &mark, b"y", 0))?;
+            self.tree.on(dir, |object, _| self.put(object, Kind::Dir, Tag::Escapes, b"y"))?;
             self.tree.slots.set_flag(dir, Flags::ESCAPES, true);
         }
         Ok(())

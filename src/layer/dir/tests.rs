@@ -1,5 +1,7 @@
 //! What the tests of this room share: trees made by plain system calls, layers over them.
 
+mod beside;
+mod bits;
 mod change;
 mod leave;
 mod open;
@@ -58,12 +60,16 @@ impl Place {
 
     /// With whiteouts as attributes, in `user.*`.
     fn open_upper_xattr(&self) -> Arc<DirUpper> {
+        self.open_upper_as(|encoding| {
+            encoding.namespace = Some(crate::layer::marks::Namespace::User);
+            (encoding.char_whiteouts, encoding.rename_whiteout) = (false, false);
+        })
+    }
+
+    /// Written in another way than this filesystem and our privileges would allow.
+    fn open_upper_as(&self, change: impl FnOnce(&mut upper::Encoding)) -> Arc<DirUpper> {
         let mut upper = self.open_upper();
-        Arc::get_mut(&mut upper).unwrap().encoding = upper::Encoding {
-            namespace: crate::layer::marks::Namespace::User,
-            char_whiteouts: false,
-            rename_whiteout: false,
-        };
+        change(&mut Arc::get_mut(&mut upper).unwrap().encoding);
         upper
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::descriptors::Descriptors;
+use super::sidecar::Sidecar;
 use super::slots::{Flags, Slots, Spot};
 use crate::attr::Kind;
 use crate::errno::{Errno, Error, Result};
@@ -55,6 +56,8 @@ pub(super) struct Tree {
     pub(super) readable: OnceLock<OwnedFd>,
     /// UUID of the filesystem, once it was asked for.
     pub(super) uuid: OnceLock<[u8; 16]>,
+    /// The marks that objects cannot carry, of an upper layer.
+    pub(super) sidecar: OnceLock<Sidecar>,
 }
 
 /// Counts renames, so that whoever fails to find something knows that it may just have moved.
@@ -107,6 +110,7 @@ impl Tree {
             fs: stat.dev,
             readable: OnceLock::new(),
             uuid: OnceLock::new(),
+            sidecar: OnceLock::new(),
         };
         tree.set_anchor(ROOT, root);
         Ok(tree)

@@ -1,5 +1,6 @@
 //! A writable directory in overlay format.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::Errno as Raw;
 
+use super::perm::ACL;
 use super::probe::{self, Probe};
+use super::sidecar::{self, Sidecar};
 use super::slots::Flags;
 use super::tree::{INDEX, ROOT, Tree, WORK};
-use super::{reader, work};
+use super::work;
 use crate::attr::{Attr, Kind, SetAttr, SetTime};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::layer::marks::{self, Namespace, Tag};
@@ -31,11 +34,14 @@ pub struct UpperOptions {
 /// The encoding that is written: one for the whole layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Encoding {
-    pub(super) namespace: Namespace,
+    /// None where no attributes can be written: all marks lie beside the objects.
+    pub(super) namespace: Option<Namespace>,
     /// Whiteouts are devices 0:0, else empty files with an attribute.
     pub(super) char_whiteouts: bool,
     /// A rename can leave one behind.
     pub(super) rename_whiteout: bool,
+    /// Permission bits of our own objects bind us.
+    pub(super) bound: bool,
 }
 
 /// A writable layer on disk.
@@ -83,10 +89,12 @@ impl DirUpper {
         work::refuse_foreign(&locked).context(of_work)?;
         let staging = work::subdirectory(&locked, "work").context(of_work)?;
         work::refuse_incompat(&staging, upper, work)?;
-        work::subdirectory(&locked, "plyfs").context(of_work)?;
+        let home = work::subdirectory(&locked, "plyfs").context(of_work)?;
+        let sidecar = Sidecar::open(home).context(of_work)?;
         work::sweep(&staging).context(of_work)?;
         let probe = probe::run(staging.as_fd()).context(of_work)?;
         let namespace = probe.require().context(of_upper)?;
+        accept_marks(&sidecar, namespace, &staging, upper)?;
         if options.volatile {
             work::mark_volatile(&staging).context(of_work)?;
         }
@@ -95,12 +103,14 @@ impl DirUpper {
         let tree = Tree::new(root, true).context(of_upper)?;
         tree.set_anchor(WORK, staging);
         tree.readable.get_or_init(|| readable);
+        tree.sidecar.get_or_init(|| sidecar);
         let layer = Self {
             tree,
             encoding: Encoding {
                 namespace,
                 char_whiteouts,
                 rename_whiteout: char_whiteouts && rename_whiteout,
+                bound: !probe.overrides,
             },
             probe,
             work: locked,
@@ -115,7 +125,9 @@ impl DirUpper {
         layer.settle_left(ROOT).context(of_upper)?;
         // Now, so that no lookup has to make it: those must work on a full filesystem, too.
         layer.index().context(of_work)?;
-        Ok(Arc::new(layer))
+        let layer = Arc::new(layer);
+        layer.sweep_records().context(of_work)?;
+        Ok(layer)
     }
 
     /// What the probe of the filesystem found.
@@ -127,6 +139,9 @@ impl DirUpper {
     /// not; leaves the work directory empty.
     pub fn close(&self) -> Result<()> {
         self.remove_shared_whiteout()?;
+        if let Some(sidecar) = self.tree.sidecar.get() {
+            sidecar.swept()?;
+        }
         if self.volatile.swap(false, Ordering::Relaxed) {
             rustix::fs::syncfs(&self.work)?;
             work::clear_volatile(&*self.tree.dir_fd(WORK)?)?;
@@ -155,7 +170,7 @@ impl DirUpper {
         leave_whiteout: bool,
     ) -> Result<()> {
         let flags = if leave_whiteout { RenameFlags::WHITEOUT } else { RenameFlags::empty() };
-        match self.rename_call(from, to, flags) {
+        match self.losing(to.0, to.1, || self.rename_call(from, to, flags)) {
             Err(error) if error.errno() == Errno::ENOTDIR => {}
             result => return result,
         }
@@ -222,6 +237,40 @@ impl DirUpper {
         let attr = Object::Entry(dir.as_fd(), name.as_bytes()).stat()?.attr;
         Ok(spot.ino != 0 && attr.ino == spot.ino)
     }
+}
+
+/// Finds out whether the marks in the work directory are those of this upper directory, and whether
+/// all have to lie there.
+fn accept_marks(
+    sidecar: &Sidecar,
+    namespace: Option<Namespace>,
+    staging: &OwnedFd,
+    upper: &Path,
+) -> Result<()> {
+    let of_sidecar = || "marks in the workdir";
+    if sidecar.was_copied().context(of_sidecar)? {
+        if sidecar.has_all() {
+            return Err(sidecar::copied(upper));
+        }
+        tracing::warn!(
+            upper = %upper.display(),
+            "the upperdir was copied: symbolic links, FIFOs, sockets and devices that came from a \
+             lower layer show other inode numbers, hard links among them part, and one whose name \
+             begins with .wh. does not show"
+        );
+        sidecar.sweep(&HashSet::new()).context(of_sidecar)?;
+    }
+    if namespace.is_none() {
+        tracing::warn!(
+            upper = %upper.display(),
+            "its filesystem has no extended attributes: what is deleted or renamed is noted in the \
+             workdir. All works, but users' attributes cannot be set (EOPNOTSUPP), files that have \
+             some cannot be copied up, and a copy of the directories cannot be mounted"
+        );
+        work::mark_aside(staging).context(of_sidecar)?;
+        sidecar.take_all().context(of_sidecar)?;
+    }
+    Ok(())
 }
 
 /// Refuses an upper and a work directory of which one lies in the other.
@@ -296,9 +345,10 @@ impl Upper for DirUpper {
             How::Exchange => RenameFlags::EXCHANGE,
         };
         let from = (WORK, temp.as_name());
+        let rename = || self.rename_call(from, (dir, name), flags);
         self.quietly(dir, quiet, || {
             self.tree.moving(
-                || self.rename_call(from, (dir, name), flags),
+                || if how == How::Replace { self.losing(dir, name, rename) } else { rename() },
                 |()| self.tree.relocate(staged.id, dir, name.to_buf()),
             )
         })?;
@@ -321,8 +371,10 @@ impl Upper for DirUpper {
     }
 
     fn discard_temp(&self, temp: Name<'_>) {
-        let removed =
-            self.tree.dir_fd(WORK).and_then(|work| work::remove(work.as_fd(), temp.as_bytes()));
+        let work = self.tree.dir_fd(WORK);
+        let removed = work.and_then(|work| {
+            self.losing(WORK, temp, || work::remove(work.as_fd(), temp.as_bytes()))
+        });
         if let Err(error) = removed {
             tracing::warn!(%temp, %error, "left in the work directory for the next mount to sweep");
         }
@@ -388,15 +440,17 @@ impl Upper for DirUpper {
 
     fn unlink(&self, dir: Id, name: Name<'_>) -> Result<()> {
         let fd = self.tree.dir_fd(dir)?;
-        Ok(rustix::fs::unlinkat(&*fd, name.as_bytes(), AtFlags::empty())?)
+        let unlink = || Ok(rustix::fs::unlinkat(&*fd, name.as_bytes(), AtFlags::empty())?);
+        self.losing(dir, name, unlink)
     }
 
     fn rmdir(&self, dir: Id, name: Name<'_>) -> Result<()> {
         let fd = self.tree.dir_fd(dir)?;
-        match rustix::fs::unlinkat(&*fd, name.as_bytes(), AtFlags::REMOVEDIR) {
+        let rmdir = || match rustix::fs::unlinkat(&*fd, name.as_bytes(), AtFlags::REMOVEDIR) {
             Err(Raw::EXIST) => Err(Errno::ENOTEMPTY.into()),
             result => Ok(result?),
-        }
+        };
+        self.losing(dir, name, rmdir)
     }
 
     fn withdraw(&self, dir: Id, name: Name<'_>) -> Result<Staged> {
@@ -464,7 +518,7 @@ impl Upper for DirUpper {
                 object.chown(set.uid, set.gid)?;
             }
             if let Some(perm) = set.perm {
-                object.chmod(perm)?;
+                self.set_perm(id, object, spot, perm)?;
                 if spot.kind == Kind::Dir && u32::from(perm) & libc::S_ISGID != 0 {
                     self.tree.slots.clear_flag(Flags::PLAIN);
                 }
@@ -472,7 +526,8 @@ impl Upper for DirUpper {
             if set.atime.is_some() || set.mtime.is_some() {
                 object.set_times(set.atime, set.mtime)?;
             }
-            self.tree.attr_at(object, spot)
+            // With what the change has made of its flags.
+            self.tree.attr_at(object, &self.tree.slots.get(id)?)
         })
     }
 
@@ -481,7 +536,12 @@ impl Upper for DirUpper {
             // Before it is there: what is made in the directory meanwhile is staged needlessly.
             self.tree.slots.clear_flag(Flags::PLAIN);
         }
-        self.tree.on(id, |object, _| xattr::set(object, name, value, flags))
+        self.tree.on(id, |object, spot| {
+            if name == ACL {
+                return self.set_acl(id, object, spot, value, flags);
+            }
+            xattr::set(object, name, value, flags)
+        })
     }
 
     fn removexattr(&self, id: Id, name: &[u8]) -> Result<()> {
@@ -489,26 +549,14 @@ impl Upper for DirUpper {
     }
 
     fn set_mark(&self, id: Id, mark: &Mark<'_>) -> Result<()> {
-        self.tree.on(id, |object, spot| {
-            if *mark == Mark::Opaque && spot.flags.has(Flags::XATTR_WHITEOUTS) {
-                return Err(crate::bug!("a directory with whiteouts is made opaque"));
-            }
-            self.write_mark(object, spot.kind, mark)
-        })
+        self.set_mark_on(id, mark)
     }
 
     fn clear_metacopy(&self, id: Id) -> Result<()> {
         // In this order: a redirect without metacopy means nothing on a file.
-        for tag in [Tag::Metacopy, Tag::Redirect] {
-            for namespace in [Namespace::Trusted, Namespace::User] {
-                let name = tag.stored(namespace);
-                match self.removexattr(id, &name) {
-                    Err(error) if is_missing(&error, namespace, self.encoding.namespace) => {}
-                    result => result?,
-                }
-            }
-        }
-        Ok(())
+        [Tag::Metacopy, Tag::Redirect]
+            .into_iter()
+            .try_for_each(|tag| self.tree.on(id, |object, _| self.clear(object, Kind::File, tag)))
     }
 
     fn open_write(&self, id: Id) -> Result<Arc<dyn Data>> {
@@ -519,7 +567,7 @@ impl Upper for DirUpper {
         if self.tree.dir_fd(INDEX).is_err() {
             let index = work::subdirectory(&self.work, "index")?;
             let object = Object::dir(&index);
-            let (attr, decoded) = (object.stat()?.attr, reader::decode(object)?);
+            let (attr, decoded) = (object.stat()?.attr, self.tree.decode(object, Kind::Dir)?);
             self.tree.set_anchor(INDEX, index);
             self.tree.note_dir(INDEX, &attr, &decoded);
         }
@@ -528,14 +576,5 @@ impl Upper for DirUpper {
 
     fn sync(&self) -> Result<()> {
         Ok(rustix::fs::syncfs(&self.work)?)
-    }
-}
-
-/// Whether a mark could not be removed since it is not there.
-fn is_missing(error: &Error, namespace: Namespace, ours: Namespace) -> bool {
-    match error.errno() {
-        Errno::ENODATA | Errno::EOPNOTSUPP => true,
-        Errno::EPERM => namespace != ours,
-        _ => false,
     }
 }

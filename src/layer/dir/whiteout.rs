@@ -13,12 +13,11 @@ use super::tree::WORK;
 use super::upper::DirUpper;
 use super::work;
 use crate::attr::Kind;
-use crate::errno::{Errno, Error, Result};
+use crate::errno::{Errno, Result};
 use crate::layer::marks::Tag;
 use crate::layer::{DirItem, Id, Layer, Lookup, Mark, Upper, WhiteoutForm};
 use crate::name::{Name, NameBuf};
 use crate::sys::object::Object;
-use crate::sys::xattr;
 
 impl DirUpper {
     /// See [`Upper::whiteout`].
@@ -56,9 +55,10 @@ impl DirUpper {
             put(RenameFlags::NOREPLACE)?;
             return Ok(false);
         }
-        match put(RenameFlags::empty()) {
-            Err(Raw::ISDIR | Raw::NOTEMPTY | Raw::EXIST) => {}
-            result => return result.map(|()| false).map_err(Error::from),
+        match self.losing(dir, name, || Ok(put(RenameFlags::empty())?)) {
+            Err(error)
+                if matches!(error.errno(), Errno::EISDIR | Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            result => return result.map(|()| false),
         }
         self.refuse_visible(dir, name)?;
         put(RenameFlags::EXCHANGE)?;
@@ -78,10 +78,9 @@ impl DirUpper {
 
     /// Removes what is at `name` where that alone makes the name vanish.
     fn remove_entry(&self, dir: Id, name: Name<'_>) -> Result<()> {
-        let fd = self.tree.dir_fd(dir)?;
-        match rustix::fs::unlinkat(&*fd, name.as_bytes(), AtFlags::empty()) {
-            Err(Raw::ISDIR | Raw::PERM) => {}
-            result => return Ok(result?),
+        match self.unlink(dir, name) {
+            Err(error) if matches!(error.errno(), Errno::EISDIR | Errno::EPERM) => {}
+            result => return result,
         }
         self.refuse_visible(dir, name)?;
         let staged = self.withdraw(dir, name)?;
@@ -95,11 +94,11 @@ impl DirUpper {
         if self.encoding.char_whiteouts {
             return self.with_temp(|temp| self.link_whiteout(work.as_fd(), temp));
         }
-        let mark = Tag::Whiteout.stored(self.encoding.namespace);
         let mode = Mode::from_raw_mode(0o600);
         let file = FileType::RegularFile;
         let temp = self.with_temp(|temp| Ok(rustix::fs::mknodat(&*work, temp, file, mode, 0)?))?;
-        match xattr::set(Object::Entry(work.as_fd(), temp.as_bytes()), &mark, b"y", 0) {
+        let object = Object::Entry(work.as_fd(), temp.as_bytes());
+        match self.put(object, Kind::File, Tag::Whiteout, b"y") {
             Ok(()) => Ok(temp),
             Err(error) => {
                 self.discard_temp(temp.as_name());
@@ -148,12 +147,11 @@ impl DirUpper {
         if self.tree.slots.get(dir)?.flags.has(Flags::XATTR_WHITEOUTS) {
             return Ok(Hidden::ByWhiteout);
         }
-        let mark = Tag::Opaque.stored(self.encoding.namespace);
         let hidden = self.tree.on(dir, |object, _| {
-            if xattr::get(object, &mark)?.is_some_and(|value| value == b"y") {
+            if self.tree.decode(object, Kind::Dir)?.marks.opaque {
                 return Ok(Hidden::Already);
             }
-            xattr::set(object, &mark, b"x", 0)?;
+            self.put(object, Kind::Dir, Tag::Opaque, b"x")?;
             Ok(Hidden::ByWhiteout)
         })?;
         self.tree.slots.set_flag(dir, Flags::XATTR_WHITEOUTS, hidden == Hidden::ByWhiteout);

@@ -26,6 +26,8 @@ const OURS: [&[u8]; 3] = [b"work", b"index", b"plyfs"];
 /// Features that make the upper unfit for those who do not know them, one entry each.
 const INCOMPAT: &str = "incompat";
 const VOLATILE: &str = "volatile";
+/// Marks that decide what shows lie in the sidecar: nobody else must mount this.
+const ASIDE: &str = "plyfs";
 
 /// Opens a directory for good and takes the lock that says it is in use.
 pub(super) fn open_locked(path: &Path, upper: &Path) -> Result<OwnedFd> {
@@ -87,7 +89,9 @@ pub(super) fn refuse_incompat(staging: &OwnedFd, upper: &Path, work: &Path) -> R
         Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
         held => held?,
     };
-    let Some(feature) = held.first() else { return Ok(()) };
+    let Some(feature) = held.iter().find(|name| *name != ASIDE.as_bytes()) else {
+        return Ok(());
+    };
     let text = if feature == VOLATILE.as_bytes() {
         format!(
             "upperdir {} was mounted volatile and not unmounted cleanly: what it holds may be \
@@ -122,9 +126,21 @@ pub fn refuse_unclean(upper: &Path, work: &Path) -> Result<()> {
 
 /// Says on disk that the upper is not being synced.
 pub(super) fn mark_volatile(staging: &OwnedFd) -> Result<()> {
-    let private = Mode::from_raw_mode(0o700);
-    rustix::fs::mkdirat(staging, INCOMPAT, private)?;
-    rustix::fs::mkdirat(staging, format!("{INCOMPAT}/{VOLATILE}"), private)?;
+    mark_incompat(staging, VOLATILE)
+}
+
+/// Says on disk that the upper cannot be read without what lies in the sidecar.
+pub(super) fn mark_aside(staging: &OwnedFd) -> Result<()> {
+    mark_incompat(staging, ASIDE)
+}
+
+fn mark_incompat(staging: &OwnedFd, feature: &str) -> Result<()> {
+    for name in [INCOMPAT, &format!("{INCOMPAT}/{feature}")] {
+        match rustix::fs::mkdirat(staging, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Raw::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
     Ok(())
 }
 
@@ -132,12 +148,24 @@ pub(super) fn mark_volatile(staging: &OwnedFd) -> Result<()> {
 pub(super) fn clear_volatile(staging: &OwnedFd) -> Result<()> {
     let volatile = format!("{INCOMPAT}/{VOLATILE}");
     rustix::fs::unlinkat(staging, volatile, AtFlags::REMOVEDIR)?;
-    Ok(rustix::fs::unlinkat(staging, INCOMPAT, AtFlags::REMOVEDIR)?)
+    clear_incompat(staging)
 }
 
-/// Removes all that a crash left behind.
+/// Removes the directory of features if there are none.
+fn clear_incompat(staging: &OwnedFd) -> Result<()> {
+    match rustix::fs::unlinkat(staging, INCOMPAT, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Raw::NOTEMPTY | Raw::EXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Removes all that a crash left behind. Features that were not refused stay.
 pub(super) fn sweep(staging: &OwnedFd) -> Result<()> {
     for name in names(Object::dir(staging))? {
+        if name == INCOMPAT.as_bytes() {
+            clear_incompat(staging)?;
+            continue;
+        }
         remove(staging.as_fd(), &name)
             .context(|| format!("cannot remove the leftover {}", name.escape_ascii()))?;
     }
@@ -218,7 +246,7 @@ fn open_for_removal(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
 /// The names in a directory, `.` and `..` left out.
 pub(super) fn names(dir: Object<'_>) -> Result<Vec<Vec<u8>>> {
     let listing = match dir {
-        Object::Entry(..) => dir.open(OFlags::RDONLY | OFlags::DIRECTORY)?,
+        Object::Entry(..) | Object::Dir(_) => dir.open(OFlags::RDONLY | OFlags::DIRECTORY)?,
         Object::Itself(_) => return Err(Errno::EINVAL.into()),
     };
     let mut buf = vec![MaybeUninit::uninit(); 8192];

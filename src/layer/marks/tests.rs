@@ -78,14 +78,28 @@ fn every_mark_comes_back_as_it_was_written() {
     ];
     for namespace in [Namespace::Trusted, Namespace::User] {
         for (mark, marks) in &table {
-            let (name, value) = encode(mark, namespace);
-            let decoded = decode_one(std::str::from_utf8(&name).unwrap(), &value);
+            let (tag, value) = encode(mark);
+            let name = String::from_utf8(tag.stored(namespace)).unwrap();
+            let decoded = decode_one(&name, &value);
             assert_eq!(decoded, Decoded { marks: marks.clone(), ..Decoded::default() });
         }
     }
-    assert_eq!(encode(&Mark::Nlink(upper), Namespace::User).1, b"U+1");
-    assert_eq!(encode(&Mark::Nlink(lower), Namespace::User).1, b"L-2");
-    assert_eq!(encode(&Mark::Opaque, Namespace::Trusted).0, b"trusted.overlay.opaque");
+    assert_eq!(encode(&Mark::Nlink(upper)).1, b"U+1");
+    assert_eq!(encode(&Mark::Nlink(lower)).1, b"L-2");
+    let (tag, _) = encode(&Mark::Opaque);
+    assert_eq!(tag.stored(Namespace::Trusted), b"trusted.overlay.opaque");
+}
+
+#[test]
+fn permission_bits_are_read_as_they_are_written() {
+    for perm in [0, 0o1, 0o400, 0o1777] {
+        let decoded = decode_one("user.overlay.plyfs.perm", &encode_perm(perm));
+        assert_eq!(decoded, Decoded { perm: Some(perm), ..Decoded::default() });
+    }
+    for value in ["", "8", "+7", "4755", "2000", "1111111", " 7"] {
+        let decoded = decode_one("user.overlay.plyfs.perm", value.as_bytes());
+        assert!(decoded.perm.is_none() && decoded.marks.unknown.is_some(), "{value:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 
 use super::Event;
+use super::room::Room;
 use crate::errno::{Context, Result};
 
 /// How much is handed over at once, in bytes.
@@ -22,6 +23,8 @@ pub(super) struct Watch<'a> {
     pub(super) progress: &'a (dyn Fn(Event<'_>) + Sync),
     /// Either set makes reading fail.
     pub(super) stops: [&'a AtomicBool; 2],
+    /// What is read from the stream is about to be written there.
+    pub(super) room: &'a Room<'a>,
 }
 
 /// The near end of the stream.
@@ -92,6 +95,7 @@ impl Read for Feed<'_> {
                 Err(_) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "no more is read")),
             };
             self.ended = self.current.is_empty();
+            self.watch.room.take(self.current.len() as u64)?;
             (self.watch.progress)(Event::Read(self.watch.count.swap(0, Ordering::Relaxed)));
         }
         let rest = self.current.get(self.at..).unwrap_or_default();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Scope;
 
 use super::feed::{Feed, Watch};
+use super::room::Room;
 use super::{Event, ImportOptions};
 use crate::bug;
 use crate::errno::{Context, Errno, Error, Result};
@@ -27,6 +28,8 @@ pub(super) struct Work<'a> {
     pub(super) options: &'a ImportOptions<'a>,
     /// Set once another layer has failed.
     pub(super) abort: &'a AtomicBool,
+    /// What all of them may take.
+    pub(super) room: &'a Room<'a>,
 }
 
 /// A layer that was unpacked by itself.
@@ -123,11 +126,15 @@ impl Work<'_> {
             count,
             progress: self.options.progress,
             stops: [self.options.stop, self.abort],
+            room: self.room,
         };
         let mut stream = Hashing::new(Feed::new(scope, tar, watch)?);
-        let unpacked = unpack(&mut stream)?;
-        // The blob is verified at its end only, and the digest is of all there is.
-        io::copy(&mut stream, &mut io::sink())?;
+        let unpacked = unpack(&mut stream).and_then(|unpacked| {
+            // The blob is verified at its end only, and the digest is of all there is.
+            io::copy(&mut stream, &mut io::sink())?;
+            Ok(unpacked)
+        });
+        let unpacked = unpacked.map_err(|error| self.room.refusal().unwrap_or(error))?;
         let (_, found, size) = stream.finish();
         if found != diff {
             let text = format!("its content has the digest {found}, not what the config says");

@@ -14,6 +14,7 @@ use super::{
     tell,
 };
 use crate::errno::{Errno, Result};
+use crate::sys::mount_tree;
 
 /// What root in a container may do: what docker grants. No inheritable ones, so that a program
 /// with file capabilities gets none that its user has not.
@@ -105,6 +106,7 @@ fn prepare(plan: &Plan, socket: BorrowedFd<'_>) -> std::result::Result<OwnedFd, 
     }
     leave_keyring().at(step)?;
     procfs::mount(plan.proc.as_fd())?;
+    mount_tree::leave_old_root().at(Step::OldRoot)?;
     // Whoever is root in the container may not look into this process, nor reach the file of the
     // program that it runs.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(step)?;

@@ -162,20 +162,6 @@ fn names_that_look_like_whiteouts_are_names() {
 }
 
 #[test]
-fn what_user_attributes_cannot_hold_is_refused_or_left_out() {
-    let place = Place::new();
-    let upper = place.open_upper_xattr();
-    let link = What::Symlink(b"t");
-    let error = upper.create(ROOT, name(".wh.l"), &new(link, 0o777)).unwrap_err();
-    assert_eq!(error.errno(), Errno::EPERM);
-    assert!(error.to_string().contains(".wh."));
-    let marks = [Mark::Ino(7), Mark::Origin(b"o")];
-    let made = upper.create(ROOT, name("l"), &New { marks: &marks, ..new(link, 0o777) }).unwrap();
-    assert_eq!(upper.marks(made.id).unwrap(), Marks::default());
-    assert_eq!(place.leftovers(), Vec::<String>::new());
-}
-
-#[test]
 fn publishing_in_every_way() {
     let place = Place::new();
     let upper = place.open_upper();

@@ -171,10 +171,16 @@ fn a_filesystem_without_attributes_is_refused_with_advice() {
         reflink: false,
         d_type: true,
         handles: false,
+        identity: false,
+        symlinks: true,
+        overrides: false,
     };
     assert!(able.require().is_ok());
     for unable in [
         probe::Probe { namespace: None, ..able },
+        probe::Probe { namespace: None, char_whiteouts: true, ..able },
+        probe::Probe { namespace: None, identity: true, ..able },
+        probe::Probe { symlinks: false, ..able },
         probe::Probe { exchange: false, ..able },
         probe::Probe { no_replace: false, ..able },
     ] {

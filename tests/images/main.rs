@@ -10,6 +10,11 @@
     reason = "this is test code: a surprise must stop the test"
 )]
 
+mod covered;
+mod hostile;
+mod overlayfs;
+mod rootless;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
