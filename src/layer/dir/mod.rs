@@ -60,8 +60,8 @@ impl DirLayer {
         Self::open_by(path, clone::read_only)
     }
 
-    /// As [`open`](Self::open), for who shifts ids: where an id-mapped mount would do so, too, owners
-    /// are those that the filesystem has. (Before Linux 6.15 they are not.)
+    /// As [`open`](Self::open), for who shifts ids: where an id-mapped mount would do so, too,
+    /// owners are those that the filesystem has. (Before Linux 6.15 they are not.)
     pub fn open_unshifted(path: &Path) -> Result<Arc<Self>> {
         Self::open_by(path, |path| {
             clone::read_only_unshifted(path).or_else(|_| clone::read_only(path))
