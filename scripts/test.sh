@@ -8,8 +8,8 @@ need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs moun
   mkfs.btrfs:btrfs-progs fuse-overlayfs:fuse-overlayfs \
   setfattr:attr setfacl:acl setcap:libcap2-bin strace:strace unshare:util-linux \
   python3:python3 busybox:busybox-static umoci:umoci skopeo:skopeo buildah:buildah \
-  podman:podman runc:runc crun:crun dockerd:docker.io bwrap:bubblewrap newuidmap:uidmap \
-  systemd-nspawn:systemd-container
+  setpriv:util-linux nsenter:util-linux dockerd:docker.io docker:docker.io podman:podman runc:runc \
+  crun:crun bwrap:bubblewrap newuidmap:uidmap systemd-nspawn:systemd-container
 need_cargo
 
 log=$(mktemp)
