@@ -7,7 +7,8 @@
 
 Names: debian (one layer, by mmdebstrap), app (four layers, python and npm packages: over 30,000
 files), tall (120 layers with deletions and replacements), odd (every oddity a tar can hold), small
-(three layers of busybox), buildah (by buildah), docker (docker save's format, by skopeo), zstd.
+(three layers of busybox), buildah (by buildah), docker (docker save's format, by skopeo), zstd;
+plain and plain-docker (as small, without the hard link across layers that podman and dockerd refuse).
 As root; app and debian need a mirror and the package registries.
 """
 import argparse
@@ -71,7 +72,7 @@ class Layer:
         return self.path
 
 
-def small(path, temp):
+def small(path, temp, across=True):
     layout(path)
     one = Layer(f"{temp}/1.tar")
     for name in ("bin", "etc", "data", "data/sub", "proc", "sys", "dev", "tmp"):
@@ -97,7 +98,11 @@ def small(path, temp):
     add(path, two.close())
     three = Layer(f"{temp}/3.tar")
     three.file("data/gone", "back again")
-    three.node("data/sub/link", tarfile.LNKTYPE, linkname="data/sub/2")
+    if across:
+        three.node("data/sub/link", tarfile.LNKTYPE, linkname="data/sub/2")
+    else:
+        three.file("data/sub/2", "again\n", uid=1000, gid=1000)
+        three.node("data/sub/link", tarfile.LNKTYPE, linkname="data/sub/2")
     add(path, three.close())
     run("umoci", "config", "--image", f"{path}:latest", "--config.env", "GREETING=hello",
         "--config.workingdir", "/data", "--config.cmd", "/bin/sh")
@@ -251,14 +256,17 @@ def buildah(path, temp):
     run(*tool, "commit", container, f"oci:{path}:latest")
 
 
-def converted(path, temp, *skopeo):
-    small(f"{temp}/small", temp)
+def converted(path, temp, *skopeo, across=True):
+    small(f"{temp}/small", temp, across)
     run("skopeo", "copy", *skopeo[:-1], f"oci:{temp}/small:latest", skopeo[-1])
 
 
 MAKERS = {
     "small": small, "odd": odd, "tall": tall, "debian": debian, "app": app, "buildah": buildah,
     "docker": lambda path, temp: converted(path, temp, f"docker-archive:{path}:small:docker"),
+    "plain": lambda path, temp: small(path, temp, across=False),
+    "plain-docker": lambda path, temp: converted(path, temp, f"docker-archive:{path}:plain:docker",
+                                                 across=False),
     "zstd": lambda path, temp: converted(path, temp, "--dest-compress-format=zstd",
                                          f"oci:{path}:latest"),
 }

@@ -6,7 +6,8 @@ set -euo pipefail
 need() {
   local item missing=()
   for item in "$@"; do
-    command -v "${item%%:*}" >/dev/null || missing+=("${item##*:}")
+    # Programs, not functions of that name.
+    type -P "${item%%:*}" >/dev/null || missing+=("${item##*:}")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   if [ "$(id --user)" -ne 0 ] || ! command -v apt-get >/dev/null; then

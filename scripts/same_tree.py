@@ -4,6 +4,7 @@ nanosecond, link groups, extended attributes, device numbers, link targets, cont
 they differ, 40 lines at most, and ends with 1 then.
 
     same_tree.py A B [--skip PATTERN]...    PATTERN: PATH or PATH:FIELD, in fnmatch's words
+    same_tree.py A [--skip PATTERN]...      prints what it sees of A, a line an entry
 """
 import argparse
 import fnmatch
@@ -64,11 +65,9 @@ def xattrs(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("a")
-    parser.add_argument("b")
+    parser.add_argument("b", nargs="?")
     parser.add_argument("--skip", action="append", default=[])
     args = parser.parse_args()
-    a, b = seen(args.a), seen(args.b)
-    differences = []
 
     def skipped(path, field):
         name = "/" + path.decode(errors="backslashreplace")
@@ -77,6 +76,16 @@ def main():
             for skip in args.skip
         )
 
+    a = seen(args.a)
+    if args.b is None:
+        for path, fields in sorted(a.items()):
+            if not skipped(path, "presence"):
+                shown = [f"{key}={value}" for key, value in sorted(fields.items())
+                         if not skipped(path, key)]
+                print(repr(path)[1:], *shown)
+        return
+    b = seen(args.b)
+    differences = []
     for path in sorted(a.keys() | b.keys()):
         one, other = a.get(path), b.get(path)
         if one is None or other is None:

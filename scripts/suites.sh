@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The long suites, by name; all of them without one: differential, powercut, copyup, stopped,
-# limits, kills, pjdfstest, fsx, stress, fio, applications, images, fuzz, figures.
+# limits, kills, pjdfstest, fsx, stress, fio, applications, images, podman, buildah, docker,
+# runtimes, nested, migration, fuzz, figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -116,6 +117,25 @@ images() {
   scripts/images.py check "$dir" target/release/plyfs
 }
 
+# Container engines and runtimes, on plyfs and on kernel overlayfs: scripts/runtimes.py. buildah and
+# nested need a mirror and the python registry; nested installs podman in an image. 6 GiB of room.
+podman() { engines podman rootless; }
+buildah() { engines buildah rootless-build; }
+docker() { engines docker; }
+runtimes() { engines runtimes; }
+nested() { engines nested; }
+migration() { engines migration; }
+
+# engines SUITE...: those of scripts/runtimes.py.
+engines() {
+  need podman:podman buildah:buildah skopeo:skopeo umoci:umoci runc:runc crun:crun \
+    dockerd:docker.io bwrap:bubblewrap systemd-nspawn:systemd-container newuidmap:uidmap \
+    fusermount3:fuse3 busybox:busybox-static mmdebstrap:mmdebstrap
+  command -v fuse-overlayfs >/dev/null || cargo install fuse-overlayfs
+  cargo build --release
+  scripts/runtimes.py --plyfs "${CARGO_TARGET_DIR:-target}/release/plyfs" "$@"
+}
+
 # Each fuzz target (those of PLYFS_FUZZ_TARGETS) for an hour; what it finds lies in fuzz/artifacts.
 fuzz() {
   local target dir
@@ -173,7 +193,7 @@ figures() {
 }
 
 [ $# -gt 0 ] || set -- differential powercut copyup stopped limits kills pjdfstest fsx stress fio \
-  applications images fuzz figures
+  applications images podman buildah docker runtimes nested migration fuzz figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS

@@ -8,7 +8,8 @@ need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs moun
   mkfs.btrfs:btrfs-progs fuse-overlayfs:fuse-overlayfs \
   setfattr:attr setfacl:acl setcap:libcap2-bin strace:strace unshare:util-linux \
   python3:python3 busybox:busybox-static umoci:umoci skopeo:skopeo buildah:buildah \
-  setpriv:util-linux nsenter:util-linux dockerd:docker.io docker:docker.io
+  setpriv:util-linux nsenter:util-linux dockerd:docker.io docker:docker.io podman:podman runc:runc \
+  crun:crun bwrap:bubblewrap newuidmap:uidmap systemd-nspawn:systemd-container
 need_cargo
 
 log=$(mktemp)
@@ -56,6 +57,9 @@ step 'tests/mounted, driver fuser' env PLYFS_DRIVER=fuser "${tests[@]}" --test m
   --skip line_51_who_is_killed --skip line_54_the_mount_can_be --skip unprivileged::
 step 'power cuts' env PLYFS="${CARGO_TARGET_DIR:-target}/debug/plyfs" \
   scripts/powercut.py --fs ext4 --on plyfs,volatile --rounds 2 --seconds 2 --cuts 12
+# A few steps of each program that runs containers; scripts/suites.sh has the rest.
+step 'container engines' scripts/runtimes.py --short \
+  --plyfs "${CARGO_TARGET_DIR:-target}/debug/plyfs" runtimes podman rootless buildah docker
 step 'examples in documentation' "${tests[@]}" --doc
 # The bodies of the fuzz targets run above, as tests on seeds; this says that the targets compile.
 step 'fuzz targets' cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz

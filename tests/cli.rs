@@ -83,7 +83,7 @@ fn wrong_command_lines_end_with_2() {
         (&["mount", "mnt"], "-o"),
         (&["mount", "-o", "lowerdir=a"], "MNT"),
         (&["mount", "-o", "lowerdir=a,colour=red", "mnt"], "colour=red"),
-        (&["mount", "-o", "lowerdir=a,squash_to_root", "mnt"], "squash_to_root"),
+        (&["mount", "-o", "lowerdir=a,sync", "mnt"], "sync"),
         (&["mount", "-o", "upperdir=up", "mnt"], "workdir"),
         (&["mount", "-o", "ro", "mnt"], "lowerdir"),
         (&["check", "-o", "lowerdir="], "lowerdir"),
@@ -240,6 +240,8 @@ fn as_a_mount_helper_and_as_fuse_overlayfs() {
     for (name, arguments) in [
         ("/sbin/mount.plyfs", &["none", "mnt", "-n", "-o", "rw,lowerdir=a"][..]),
         ("fuse-overlayfs", &["-o", "lowerdir=a", "mnt"]),
+        ("/opt/plyfs", &["-o", "lowerdir=a,", "mnt"]),
+        ("plyfs", &["a source, or so", "mnt", "-o", "rw,lowerdir=a,dev,suid"]),
     ] {
         let mut command = Command::new(PLYFS);
         let output = command.arg0(name).args(arguments).current_dir(root).output().unwrap();

@@ -23,7 +23,8 @@ Environment:
   PLYFS_ROOT      the store, where --root does not say it
   PLYFS_DRIVER    what speaks FUSE's protocol, where --driver does not say it: native, fuser
   PLYFS_LOG       what to log, e.g. 'warn', 'debug', 'plyfs::fuse=trace'
-  PLYFS_LOG_FILE  where a mount in the background logs to";
+  PLYFS_LOG_FILE  where a mount in the background logs to: a file, 'syslog' or 'none'; without it
+                  to the system's logger (/dev/log) if there is one";
 
 /// A layered filesystem: read-only layers unioned under one writable directory.
 #[derive(Debug, Parser)]
@@ -94,10 +95,29 @@ Options for -o, separated by commas:
   squash_to_root, squash_to_uid=ID, squash_to_gid=ID   everything is shown as one owner's
   xattr_permissions=2   owners, modes and types are kept in the attribute
                      user.containers.override_stat (1: security.fuseoverlayfs.override_stat)
-  ro, nosuid, nodev, noexec, noatime   as for mount(8)
+  redirect_dir=off   no directory of a layer can be renamed (EXDEV: programs copy then), and
+                     metacopy=off: every tool can read such an upperdir, but for hard links
+  fsync=0            fsync(2) does nothing; copies from the layers are synced all the same
+  noacl, noxattrs    no ACLs, or no extended attributes at all: EOPNOTSUPP; copies keep them
+  static_nlink       directories show a link count of 1
+  timeout=SECONDS    how long the kernel may keep names and attributes; without it for good
+  context=LABEL, fscontext=, defcontext=, rootcontext=   SELinux's, handed to the kernel; where
+                     SELinux is off, the mount is refused
+  fsname=SOURCE      shown as the source in /proc/mounts
+  log=FILE           where a mount in the background logs to; also log=syslog, log=none
+  debug              as -d
+  ro, nosuid, nodev, noexec, noatime   as for mount(8); as root without them: suid, dev, exec
 A backslash takes the meaning from a comma, a colon or a backslash in a path: a\\:b
-What mount(8), fuse-overlayfs and overlayfs understand beyond these is either of no effect here
-(userxattr, xino=on, index=on, ...) or refused by name, never silently ignored.
+Accepted since other programs pass them, and of no effect: async, auto, clone_fd,
+default_permissions, defaults, fast_ino=, index=on|off, lazytime, max_idle_threads=, max_threads=,
+nfs_export=off, noauto, nofail, owner, private, relatime, shared, slave (and r-), strictatime,
+subtype=, threaded=, user, users, userxattr, writeback=, xino=on|off|auto, x-*, _netdev, their no-
+forms. What else there is in mount(8), fuse-overlayfs and overlayfs is refused by name.
+
+By other names: 'fuse-overlayfs -o OPTIONS MNT' (a link of that name to plyfs), 'plyfs -o OPTIONS
+MNT', 'mount.plyfs SOURCE MNT -o OPTIONS', 'mount -t fuse.plyfs SOURCE MNT -o OPTIONS'.
+
+SIGTERM ends the process of a mount, and the mount with it; SIGUSR1 has it log statistics.
 
 Examples:
   plyfs mount web /mnt                                       the container 'web'

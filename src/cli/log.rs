@@ -1,18 +1,126 @@
 //! Where the log goes.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// What is logged unless `$PLYFS_LOG` says otherwise: what is wrong, and what was asked for.
+pub(super) const DEFAULT: &str = "warn,plyfs::statistics=info";
+
+/// Where system loggers listen.
+const DEV_LOG: &str = "/dev/log";
+
+/// syslog(3)'s number for daemons.
+const LOG_DAEMON: u8 = 3 << 3;
+
+/// The system's logger, once a process in the background logs to it.
+static SYSTEM: OnceLock<UnixDatagram> = OnceLock::new();
+
+/// Where a process in the background logs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sink {
+    /// Nowhere.
+    Nowhere,
+    /// The system's logger.
+    System,
+    /// The end of a file, which is made if it is missing.
+    File(PathBuf),
+}
+
+impl Sink {
+    /// What the mount option `log` says, else `$PLYFS_LOG_FILE`; else the system's logger, if there
+    /// is one.
+    pub(super) fn of(option: Option<&OsStr>) -> Self {
+        let variable = std::env::var_os("PLYFS_LOG_FILE").filter(|path| !path.is_empty());
+        match option.or(variable.as_deref()).map(|said| (said, said.to_str())) {
+            Some((_, Some("none"))) => Self::Nowhere,
+            Some((_, Some("syslog"))) => Self::System,
+            Some((path, _)) => Self::File(PathBuf::from(path)),
+            None if Path::new(DEV_LOG).exists() => Self::System,
+            None => Self::Nowhere,
+        }
+    }
+
+    /// The file, if it is one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// From now on the log goes to the system's logger, if that is what this is.
+    pub(super) fn open(&self) -> std::io::Result<()> {
+        if *self == Self::System {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(DEV_LOG)?;
+            // A logger that is behind must not keep a program from its files.
+            socket.set_nonblocking(true)?;
+            SYSTEM.set(socket).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
 
 /// Logs to standard error what `$PLYFS_LOG` asks for, else `default`.
 pub(super) fn to_stderr(default: &str) {
     let filter = EnvFilter::try_from_env("PLYFS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Output);
     // Only a second call can fail, and the first one's log is as good.
     subscriber.try_init().unwrap_or_default();
 }
 
-/// The file that `$PLYFS_LOG_FILE` names.
-pub(super) fn file() -> Option<PathBuf> {
-    std::env::var_os("PLYFS_LOG_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
+/// Standard error or, once it is open, the system's logger.
+#[derive(Debug)]
+struct Output;
+
+impl<'a> MakeWriter<'a> for Output {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line(Level::INFO)
+    }
+
+    fn make_writer_for(&'a self, what: &Metadata<'_>) -> Line {
+        Line(*what.level())
+    }
 }
+
+/// One line of the log.
+#[derive(Debug)]
+struct Line(Level);
+
+impl Write for Line {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        let Some(system) = SYSTEM.get() else { return std::io::stderr().write(text) };
+        // It may be lost: whoever logs has better things to do than to wait.
+        system.send(&datagram(self.0, std::process::id(), text)).unwrap_or_default();
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+/// A line as syslog(3) sends it.
+fn datagram(level: Level, pid: u32, text: &[u8]) -> Vec<u8> {
+    let severity = match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    };
+    let mut line = format!("<{}>plyfs[{pid}]: ", LOG_DAEMON | severity).into_bytes();
+    line.extend_from_slice(text.trim_ascii_end());
+    line
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,17 +8,19 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use super::args::{MountArgs, NamedDriver};
+use super::log::{self, Sink};
 use super::options::{self, MountOptions};
 use super::output::{Exit, Failure, Outcome};
 use super::overlap::{self, Place, Role, shown};
-use super::{log, output, stack, stored};
-use crate::errno::{Errno, Error};
+use super::{output, stack, stored};
+use crate::errno::{Context, Errno, Error};
 use crate::fuse::{self, Driver, MountConfig, Session};
 use crate::layer::dir::DirUpper;
 use crate::store::{Lock, Signature};
 use crate::sys::daemon::{self, Forked, Ready};
 use crate::sys::{fuse_mount, limits, mountinfo, process, signal};
-use crate::union::{Durability, Metacopy, Options, Stack, Union};
+use crate::union::ids::Ids;
+use crate::union::{Durability, Metacopy, Options, Redirects, Stack, Union, Xattrs};
 
 /// What is to be mounted where, and by whom it is served.
 #[derive(Debug)]
@@ -84,14 +86,17 @@ impl From<NamedDriver> for Driver {
 /// Mounts.
 pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
     let request = match args.what.as_slice() {
-        [mountpoint] if !args.options.is_empty() => Request {
-            options: parse(&args.options)?,
-            mountpoint: mountpoint.clone(),
-            serving: Serving::of(args)?,
-            source: "plyfs".to_owned(),
-            held: None,
-            with_parent: false,
-        },
+        [mountpoint] if !args.options.is_empty() => {
+            let options = parse(&args.options)?;
+            Request {
+                mountpoint: mountpoint.clone(),
+                serving: Serving::of(args)?,
+                source: options.manner.source.clone().unwrap_or_else(|| "plyfs".to_owned()),
+                options,
+                held: None,
+                with_parent: false,
+            }
+        }
         [container, mountpoint] => {
             let serving = Serving::of(args)?;
             stored::mount_request(root, container, mountpoint, &args.options, serving)?
@@ -102,12 +107,14 @@ pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
             return Err(Failure::usage("mount", "it is not said what to mount", hint));
         }
     };
-    if args.foreground || args.debug {
+    let debug = args.debug || request.options.manner.debug;
+    if args.foreground || debug {
         let mut plan = plan(request)?;
-        log::to_stderr(if args.debug { "plyfs=trace" } else { "warn" });
+        log::to_stderr(if debug { "plyfs=trace" } else { log::DEFAULT });
+        process::spare_when_memory_ends();
         let mounted = plan.mount()?;
         plan.sign();
-        return serve(mounted, &mut plan);
+        return serve(mounted, &mut plan, Hangup::Ends);
     }
     start(request).map(|()| Exit::Ok)
 }
@@ -138,19 +145,22 @@ pub(super) fn start(request: Request) -> Result<(), Failure> {
 
 /// The serving process.
 fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
-    log::to_stderr("warn");
+    log::to_stderr(log::DEFAULT);
+    process::spare_when_memory_ends();
+    let sink = Sink::of(plan.request.options.manner.log.as_deref());
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
     }
     match plan.mount() {
         Ok(mounted) => {
             plan.sign();
-            if let Err(error) = ready.ready(log::file().as_deref()) {
+            let logging = sink.open().context(|| "the system's log");
+            if let Err(error) = logging.and_then(|()| ready.ready(sink.file())) {
                 drop(mounted.session);
                 close_unused(mounted.upper.as_deref());
                 return Err(plan.failure(&error, ""));
             }
-            serve(mounted, plan)
+            serve(mounted, plan, Hangup::Ignored)
         }
         Err(failure) => {
             let said = format!("{}\n{}\n{}", failure.what, failure.why, failure.hint);
@@ -302,32 +312,31 @@ impl Plan {
 
     /// Mounts the union of `stack`.
     fn mount_stack(&self, stack: Stack) -> Result<Session, Failure> {
-        let durability =
-            if self.request.options.volatile { Durability::Volatile } else { Durability::Strict };
-        let read_only = self.request.options.read_only || stack.upper.is_none();
-        let owners = &self.request.options.owners;
-        let ids = owners.ids((!process::may_give_away()).then(process::fs_ids));
-        let whole = self.request.options.no_metacopy;
-        let metacopy = if whole { Metacopy::Off } else { Metacopy::On };
-        let union = Union::new(stack, Options { durability, metacopy, ids })
+        let options = &self.request.options;
+        let read_only = options.read_only || stack.upper.is_none();
+        let ids = options.owners.ids((!process::may_give_away()).then(process::fs_ids));
+        let union = Union::new(stack, union_options(options, ids))
             .map_err(|error| self.failure(&error, "'plyfs check' tells more"))?;
         let root = rustix::process::geteuid().is_root();
         let config = MountConfig {
             driver: self.request.serving.driver,
             withheld: 0,
             threads: usize::from(self.request.serving.threads),
-            allow_other: root || self.request.options.allow_other,
+            allow_other: root || options.allow_other,
             read_only,
-            nosuid: self.request.options.nosuid,
-            nodev: self.request.options.nodev,
-            noexec: self.request.options.noexec,
-            noatime: self.request.options.noatime,
+            nosuid: options.nosuid,
+            nodev: options.nodev,
+            noexec: options.noexec,
+            noatime: options.noatime,
+            timeout: options.manner.timeout,
+            contexts: options.manner.contexts.clone(),
             source: self.request.source.clone(),
         };
         let mounted = fuse::mount(Arc::new(union), &self.mountpoint, &config);
         mounted.map_err(|error| {
             let hint = match error.errno() {
                 Errno::EPERM | Errno::EACCES => "run as root, or see 'plyfs doctor'",
+                Errno::EOPNOTSUPP | Errno::EINVAL => "leave the option out",
                 _ => "'plyfs doctor' tells what this system allows",
             };
             self.failure(&error, hint)
@@ -360,6 +369,38 @@ impl Plan {
     }
 }
 
+/// What the options mean to the union.
+fn union_options(options: &MountOptions, ids: Ids) -> Options {
+    let manner = &options.manner;
+    // A file that was renamed without its data says where they are by a redirect, too.
+    let whole = options.no_metacopy || manner.no_redirects;
+    Options {
+        durability: match (options.volatile, manner.no_fsync) {
+            (true, _) => Durability::Volatile,
+            (false, true) => Durability::Unasked,
+            (false, false) => Durability::Strict,
+        },
+        metacopy: if whole { Metacopy::Off } else { Metacopy::On },
+        redirects: if manner.no_redirects { Redirects::Off } else { Redirects::On },
+        xattrs: match (manner.no_xattrs, manner.no_acl) {
+            (true, _) => Xattrs::None,
+            (false, true) => Xattrs::NoAcl,
+            (false, false) => Xattrs::All,
+        },
+        static_nlink: manner.static_nlink,
+        ids,
+    }
+}
+
+/// What `SIGHUP` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hangup {
+    /// The terminal has gone, and the mount with it.
+    Ends,
+    /// In the background no terminal is of any interest.
+    Ignored,
+}
+
 /// Lets go of an upper layer that nothing was written to: one that is volatile must not be taken
 /// for one whose mount has died.
 fn close_unused(upper: Option<&DirUpper>) {
@@ -369,14 +410,26 @@ fn close_unused(upper: Option<&DirUpper>) {
 }
 
 /// Serves until the mount has ended.
-fn serve(mounted: Mounted, plan: &mut Plan) -> Outcome {
+fn serve(mounted: Mounted, plan: &mut Plan, hangup: Hangup) -> Outcome {
     let Mounted { mut session, upper } = mounted;
     let ender = session.ender();
     let nodes = session.node_counter();
     let mut asked = false;
+    let began = std::time::Instant::now();
+    let what = shown(&plan.mountpoint);
     signal::on_termination(move |signal| {
         if signal == signal::STATISTICS {
-            tracing::info!("statistics: nodes={}", nodes());
+            tracing::info!(
+                target: "plyfs::statistics",
+                mountpoint = what,
+                seconds = began.elapsed().as_secs(),
+                nodes = nodes(),
+                resident_kib = process::resident_kib(),
+                descriptors = process::open_descriptors(),
+            );
+            return;
+        }
+        if signal == signal::HANGUP && hangup == Hangup::Ignored {
             return;
         }
         tracing::info!(signal, "asked to end");
@@ -391,7 +444,7 @@ fn serve(mounted: Mounted, plan: &mut Plan) -> Outcome {
     .map_err(|error| plan.failure(&error, ""))?;
     // Who waits for our end may use the layers again, so they are let go of first.
     let claim = session.take_claim();
-    let served = session.run();
+    let served = session.run_and(|| upper.iter().for_each(|upper| upper.ending()));
     let keeps = |_: &&Arc<DirUpper>| !plan.request.options.disposable;
     let closed = upper.as_ref().filter(keeps).map_or(Ok(()), |upper| upper.close());
     drop(upper);

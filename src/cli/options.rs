@@ -4,6 +4,7 @@
 //! `lowerdir` by `:`, and a backslash takes the meaning from the byte after it. Paths are any
 //! bytes.
 
+mod manner;
 mod owners;
 
 use std::ffi::OsString;
@@ -11,6 +12,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use self::manner::Applied;
+pub use self::manner::Manner;
 pub use self::owners::Owners;
 
 /// Options that other programs pass without asking what they mean, and that change nothing here:
@@ -22,8 +25,8 @@ const IGNORED: &[&str] = &[
     "default_permissions",
     "defaults",
     "diratime",
-    "fast_ino",
-    "fsname=*",
+    "fast_ino=*",
+    "index=off",
     "index=on",
     "lazytime",
     "max_idle_threads=*",
@@ -37,14 +40,17 @@ const IGNORED: &[&str] = &[
     "nouser",
     "nousers",
     "owner",
-    "redirect_dir=on",
+    "private",
     "relatime",
     "norelatime",
-    "static_nlink",
+    "rprivate",
+    "rshared",
+    "rslave",
+    "shared",
+    "slave",
     "strictatime",
     "subtype=*",
     "threaded=*",
-    "timeout=*",
     "user",
     "users",
     "userxattr",
@@ -61,20 +67,13 @@ const IGNORED: &[&str] = &[
 const NOT_YET: &[&str] = &[
     "allow_root",
     "auto_unmount",
-    "context",
     "datadir+",
-    "defcontext",
     "dirsync",
-    "fscontext",
-    "fsync",
     "index",
     "metacopy",
     "nfs_export",
-    "noacl",
-    "noxattrs",
     "plugins",
     "redirect_dir",
-    "rootcontext",
     "sync",
     "uuid",
     "verity",
@@ -109,6 +108,8 @@ pub struct MountOptions {
     pub noatime: bool,
     /// All users may enter (as they always may when root mounts).
     pub allow_other: bool,
+    /// In which manner it is served.
+    pub manner: Manner,
     /// Whose files it shows.
     pub owners: Owners,
     /// What was given and has no effect, for the log.
@@ -207,7 +208,7 @@ pub fn parse<'a>(
     let mut options = MountOptions::default();
     let mut seen_lowerdir = false;
     for argument in arguments {
-        for option in split(argument, b',') {
+        for option in split_options(argument) {
             apply(&mut options, option, &mut seen_lowerdir)?;
         }
     }
@@ -220,7 +221,7 @@ pub fn parse_flags<'a>(
     arguments: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<MountOptions, OptionError> {
     let mut options = container;
-    for option in arguments.into_iter().flat_map(|argument| split(argument, b',')) {
+    for option in arguments.into_iter().flat_map(split_options) {
         let name = option.trim_ascii_start().split(|&byte| byte == b'=').next().unwrap_or_default();
         if matches!(name, b"lowerdir" | b"lowerdir+" | b"upperdir" | b"workdir") {
             return Err(OptionError::Known(name.to_vec()));
@@ -249,6 +250,7 @@ fn apply(
         Some(at) => (option.get(..at).unwrap_or(option), option.get(at + 1..)),
         None => (option, None),
     };
+    let manner = options.manner.apply(name, value);
     match (name, value) {
         (b"lowerdir", Some(list)) => {
             if std::mem::replace(seen_lowerdir, true) {
@@ -271,6 +273,8 @@ fn apply(
         (b"metacopy", Some(b"on")) => options.no_metacopy = false,
         (b"metacopy", Some(b"off")) => options.no_metacopy = true,
         (_, None) if flag(options, name) => {}
+        _ if manner == Applied::Yes => {}
+        _ if manner == Applied::Value => return Err(OptionError::Value(option.to_vec())),
         _ if matches(IGNORED, option) => options.ignored.push(option.to_vec()),
         _ if NOT_YET.iter().any(|known| known.as_bytes() == name) => {
             return Err(OptionError::NotYet(option.to_vec()));
@@ -319,12 +323,7 @@ fn once(name: &'static str, place: &mut Option<PathBuf>, value: &[u8]) -> Result
 
 /// A path with its escapes resolved.
 fn path(name: &'static str, escaped: &[u8]) -> Result<PathBuf, OptionError> {
-    let mut plain = Vec::with_capacity(escaped.len());
-    let mut bytes = escaped.iter().copied();
-    while let Some(byte) = bytes.next() {
-        // A backslash at the very end stands for itself.
-        plain.push(if byte == b'\\' { bytes.next().unwrap_or(byte) } else { byte });
-    }
+    let plain = unescaped(escaped);
     if plain.is_empty() {
         return Err(OptionError::EmptyPath(name));
     }
@@ -332,6 +331,36 @@ fn path(name: &'static str, escaped: &[u8]) -> Result<PathBuf, OptionError> {
         return Err(OptionError::Nul(name));
     }
     Ok(PathBuf::from(OsString::from_vec(plain)))
+}
+
+/// Bytes with their escapes resolved.
+fn unescaped(escaped: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(escaped.len());
+    let mut bytes = escaped.iter().copied();
+    while let Some(byte) = bytes.next() {
+        // A backslash at the very end stands for itself.
+        plain.push(if byte == b'\\' { bytes.next().unwrap_or(byte) } else { byte });
+    }
+    plain
+}
+
+/// The options of one argument: between commas that no backslash precedes and, in a security
+/// context, no quotes surround.
+fn split_options(argument: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(argument);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let (mut at, mut escaped) = (manner::quoted(all), false);
+        while let Some(&byte) = all.get(at) {
+            if byte == b',' && !escaped {
+                break;
+            }
+            escaped = byte == b'\\' && !escaped;
+            at += 1;
+        }
+        rest = all.get(at + 1..);
+        all.get(..at)
+    })
 }
 
 /// The parts of `list` between separators that no backslash precedes; escapes stay.
@@ -350,7 +379,6 @@ fn check(options: MountOptions) -> Result<MountOptions, OptionError> {
         (None, _) if options.lowers.is_empty() => Err(OptionError::NoLayer),
         (Some(_), None) => Err(OptionError::NoWork),
         (None, Some(_)) => Err(OptionError::NoUpper("workdir")),
-        (None, None) if options.volatile => Err(OptionError::NoUpper("volatile")),
         _ => Ok(options),
     }
 }

@@ -16,7 +16,8 @@ use crate::union::Stack;
 /// Opens the layers of `options`, whose paths are absolute and do not overlap. The upper layer
 /// comes a second time, to be closed at the end.
 pub(super) fn open(options: &MountOptions) -> Result<(Stack, Option<Arc<DirUpper>>), Failure> {
-    let lowers = options.lowers.iter().map(|path| owned_lower(path)).collect::<Result<_, _>>()?;
+    let lowers =
+        options.lowers.iter().map(|path| owned_lower(path, options)).collect::<Result<_, _>>()?;
     let upper = match (&options.upper, &options.work) {
         (Some(upper), Some(work)) => {
             let how = UpperOptions { volatile: options.volatile };
@@ -31,8 +32,13 @@ pub(super) fn open(options: &MountOptions) -> Result<(Stack, Option<Arc<DirUpper
 }
 
 /// A read-only layer, its owners as its root says that they are kept.
-fn owned_lower(path: &Path) -> Result<Arc<dyn Layer>, Failure> {
-    let layer = lower(path)?;
+fn owned_lower(path: &Path, options: &MountOptions) -> Result<Arc<dyn Layer>, Failure> {
+    // podman 4 hands over layers under mounts that shift ids already, and the maps as well.
+    let layer = if options.owners.shifts() {
+        opened(DirLayer::open_unshifted(path), path)?
+    } else {
+        lower(path)?
+    };
     let form = override_stat::form_of(&*layer)
         .map_err(|error| Failure::new(format!("layer {}", shown(path)), &error, ""))?;
     Ok(match form {

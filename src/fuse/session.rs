@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fuser;
 use super::native::{self, Notifier};
-use crate::errno::{Context, Errno, Result};
+use crate::errno::{Context, Errno, Error, Result};
 use crate::sys::fuse_mount::{self, FuseMount};
 use crate::sys::mountinfo;
 use crate::union::Union;
@@ -44,6 +45,11 @@ pub struct MountConfig {
     pub noexec: bool,
     /// Access times stay.
     pub noatime: bool,
+    /// How long the kernel may keep names and attributes; `None` for good. The native driver only:
+    /// `EOPNOTSUPP`.
+    pub timeout: Option<Duration>,
+    /// Security contexts for the kernel (`context`, `fscontext`, ...), by name.
+    pub contexts: Vec<(String, String)>,
     /// Shown as the source in /proc/mounts.
     pub source: String,
 }
@@ -60,6 +66,8 @@ impl Default for MountConfig {
             nodev: false,
             noexec: false,
             noatime: false,
+            timeout: None,
+            contexts: Vec::new(),
             source: "plyfs".to_owned(),
         }
     }
@@ -87,13 +95,16 @@ enum Server {
 
 impl Server {
     fn start(union: Arc<Union>, connection: OwnedFd, config: &MountConfig) -> Result<Self> {
-        let threads = config.threads.max(1);
         Ok(match config.driver {
-            Driver::Native => {
-                let withheld = config.withheld;
-                Self::Native(native::Server::start(union, connection, threads, withheld)?)
+            Driver::Native => Self::Native(native::Server::start(union, connection, config)?),
+            Driver::Fuser => {
+                if config.timeout.is_some() {
+                    let why = "the driver fuser cannot have another timeout than its own";
+                    return Err(Error::new(Errno::EOPNOTSUPP, why));
+                }
+                let threads = config.threads.max(1);
+                Self::Fuser(fuser::Server::start(union, connection, threads)?)
             }
-            Driver::Fuser => Self::Fuser(fuser::Server::start(union, connection, threads)?),
         })
     }
 
@@ -170,6 +181,7 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
         nodev: config.nodev,
         noexec: config.noexec,
         noatime: config.noatime,
+        contexts: &config.contexts,
     };
     let claim = fuse_mount::claim(&path);
     let connection = fuse_mount::mount(&path, &wire)?;
@@ -221,10 +233,17 @@ impl Session {
 
     /// Serves until the mount is gone, unmounted from outside or by an [`Ender`], and its last
     /// user, too. Makes the upper layer durable before it returns.
-    pub fn run(mut self) -> Result<()> {
+    pub fn run(self) -> Result<()> {
+        self.run_and(|| ())
+    }
+
+    /// As [`run`](Self::run); calls `gone` when the mount and its users are, before anything is
+    /// made durable.
+    pub fn run_and(mut self, gone: impl FnOnce()) -> Result<()> {
         let server = self.server.take().ok_or(Errno::EINVAL)?;
         let served = server.run();
         let unmounted = self.place.unmount(true).context(|| "unmounting");
+        gone();
         self.union.sync().context(|| "making the upper layer durable")?;
         served.and(unmounted)
     }

@@ -31,7 +31,7 @@ const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "mount flags, each on its own")]
 pub struct FuseMount<'a> {
-    /// Shown as the source in /proc/mounts; no comma.
+    /// Shown as the source in /proc/mounts.
     pub source: &'a str,
     /// Shown after `fuse.` as the type; no comma.
     pub subtype: &'a str,
@@ -47,13 +47,16 @@ pub struct FuseMount<'a> {
     pub noexec: bool,
     /// `noatime`
     pub noatime: bool,
+    /// Security contexts, `context` and the like, by name.
+    pub contexts: &'a [(String, String)],
 }
 
 /// Mounts at `target` (absolute, resolved) and returns the connection. The kernel checks
 /// permissions (`default_permissions`).
 ///
 /// # Errors
-/// `ENODEV` without a FUSE device, `EPERM` where neither we nor the helper may mount.
+/// `ENODEV` without a FUSE device, `EPERM` where neither we nor the helper may mount, `EINVAL` for
+/// a context that the kernel does not take (without SELinux, any).
 pub fn mount(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
     let device = match open_device() {
         Ok(device) => device,
@@ -66,6 +69,10 @@ pub fn mount(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
     match mount_by_api(&device, target, mount) {
         Ok(()) => Ok(device),
         Err(Raw::PERM) => mount_by_helper(target, mount),
+        Err(Raw::INVAL) if let Some((name, _)) = mount.contexts.first() => {
+            let why = format!("the kernel does not take '{name}' (is SELinux enabled?)");
+            Err(Error::new(Errno::EINVAL, why))
+        }
         Err(errno) => Err(errno).context(|| "mounting"),
     }
 }
@@ -97,6 +104,9 @@ fn mount_by_api(
             rustix::mount::fsconfig_set_flag(&context, key)?;
         }
     }
+    for (name, value) in mount.contexts {
+        rustix::mount::fsconfig_set_string(&context, name.as_str(), value.as_str())?;
+    }
     rustix::mount::fsconfig_create(&context)?;
     let mut attributes = MountAttrFlags::empty();
     for (on, attribute) in [
@@ -126,7 +136,8 @@ fn mount_by_helper(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    let mut options = format!("fsname={},subtype={}", mount.source, mount.subtype);
+    let source = mount.source.replace('\\', "\\\\").replace(',', "\\,");
+    let mut options = format!("fsname={source},subtype={}", mount.subtype);
     options.push_str(",default_permissions");
     for (on, option) in [
         (mount.allow_other, ",allow_other"),
@@ -135,6 +146,9 @@ fn mount_by_helper(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
         (mount.noatime, ",noatime"),
     ] {
         options.push_str(if on { option } else { "" });
+    }
+    for (name, value) in mount.contexts {
+        options.push_str(&[",", name, "=\"", value, "\""].concat());
     }
     let output = Command::new(HELPER)
         .arg("-o")

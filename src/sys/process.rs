@@ -95,6 +95,34 @@ pub fn keeps_set_id(thread: u32) -> bool {
     is_initial && effective.is_some_and(|set| set & FSETID != 0)
 }
 
+/// Asks the kernel to end other processes before this one when memory runs out: whoever uses the
+/// mount would see errors, and gain nothing. Only who may (`CAP_SYS_RESOURCE`, so hardly anybody
+/// but root) gets it; for others nothing changes.
+pub fn spare_when_memory_ends() {
+    // Not -1000, "never": it would stay even if it were this process that takes all the memory.
+    const SCORE: i32 = -900;
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let now = std::fs::read_to_string(FILE).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if now.is_some_and(|now| now > SCORE)
+        && let Err(error) = std::fs::write(FILE, SCORE.to_string())
+    {
+        tracing::debug!("{FILE} stays as it is: {error}");
+    }
+}
+
+/// How much memory this process has in use, KiB; 0 where that cannot be made out.
+pub fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// How many descriptors this process has open; 0 where that cannot be made out.
+pub fn open_descriptors() -> usize {
+    // The one that lists them is not counted.
+    std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count().saturating_sub(1))
+}
+
 /// How many descriptors this process may have open: the soft `RLIMIT_NOFILE`.
 pub fn nofile_limit() -> u64 {
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)

@@ -7,6 +7,9 @@ use crate::errno::{Errno, Error, Result};
 /// The signals that ask to end.
 const TERMINATION: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
+/// The signal that says that the terminal has gone.
+pub const HANGUP: i32 = libc::SIGHUP;
+
 /// The signal that asks how things are.
 pub const STATISTICS: i32 = libc::SIGUSR1;
 

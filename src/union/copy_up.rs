@@ -311,7 +311,7 @@ impl Union {
         // of the whole.
         let times = if len < attr.size { SetAttr::default() } else { times_of(attr) };
         upper.setattr(staged.id, &SetAttr { perm: Some(attr.perm), ..times })?;
-        if self.options.durability == Durability::Strict && len > 0 {
+        if self.options.durability != Durability::Volatile && len > 0 {
             copy.sync(false)?;
         }
         Ok(())
@@ -380,7 +380,7 @@ impl Union {
         let times = if size < attr.size { SetAttr::default() } else { times_of(&attr) };
         upper.setattr(copy.id(), &SetAttr { perm: Some(attr.perm), ..times })?;
         copied?;
-        if self.options.durability == Durability::Strict {
+        if self.options.durability != Durability::Volatile {
             to.sync(false)?;
         }
         upper.clear_metacopy(copy.id())?;

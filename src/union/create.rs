@@ -10,7 +10,7 @@ use crate::name::Name;
 use super::acl;
 use super::lookup::Slot;
 use super::node::{Latches, Node, Open, lock_all};
-use super::{Caller, Found, Handle, Mode, NodeId, Union};
+use super::{Caller, Found, Handle, Mode, NodeId, Union, Xattrs};
 
 pub(super) const SET_GID: u16 = 0o2000;
 
@@ -163,8 +163,8 @@ impl Union {
         if matches!(what, What::Symlink(_)) {
             return Ok(plan);
         }
-        let default =
-            if parent.state()?.default_acl { upper.getxattr(dir, acl::DEFAULT)? } else { None };
+        let inherits = self.options.xattrs == Xattrs::All && parent.state()?.default_acl;
+        let default = if inherits { upper.getxattr(dir, acl::DEFAULT)? } else { None };
         let inherited = default.as_deref().and_then(|acl| acl::inherit(acl, plan.perm));
         let (Some(default), Some(inherited)) = (default, inherited) else {
             plan.perm &= !mode.umask;

@@ -223,7 +223,7 @@ impl Union {
         let node = self.node(node)?;
         let Some(upper) = &self.upper else { return Ok(()) };
         let Some(object) = node.upper()? else { return Ok(()) };
-        if self.options.durability == Durability::Volatile {
+        if self.options.durability != Durability::Strict {
             return Ok(());
         }
         match node.kind {

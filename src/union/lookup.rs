@@ -523,7 +523,7 @@ impl Union {
         attr.ino = ino;
         attr.uid = self.options.ids.users.shown(attr.uid);
         attr.gid = self.options.ids.groups.shown(attr.gid);
-        if attr.kind == Kind::Dir && layers > 1 {
+        if attr.kind == Kind::Dir && (layers > 1 || self.options.static_nlink) {
             // The count of a merged directory's subdirectories would need a listing. 1 is what
             // filesystems that do not count show (btrfs, the kernel's overlayfs), and find(1) knows
             // it.

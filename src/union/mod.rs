@@ -63,6 +63,9 @@ pub enum Durability {
     /// Data are synced before a copy-up becomes visible; fsync means fsync.
     #[default]
     Strict,
+    /// As [`Strict`](Self::Strict), but fsync does nothing: what a program wants to be durable is
+    /// so when the union ends, or when the filesystem below gets to it.
+    Unasked,
     /// Nothing is ever synced; after a crash the upper layer must be thrown away.
     Volatile,
 }
@@ -78,6 +81,29 @@ pub enum Metacopy {
     Off,
 }
 
+/// Whether directories of lower layers can be renamed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirects {
+    /// They can: what was renamed says where it was.
+    #[default]
+    On,
+    /// No redirect is written: `EXDEV`, at which programs copy instead. Those that are there are
+    /// followed.
+    Off,
+}
+
+/// Which extended attributes there are for users. What is there is kept by copy-ups in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Xattrs {
+    /// Those of the filesystem below.
+    #[default]
+    All,
+    /// No ACLs: none can be seen, set or inherited.
+    NoAcl,
+    /// None: `EOPNOTSUPP`.
+    None,
+}
+
 /// Every switch of a union, with its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -85,6 +111,12 @@ pub struct Options {
     pub durability: Durability,
     /// What a change of metadata copies.
     pub metacopy: Metacopy,
+    /// Whether directories of lower layers can be renamed.
+    pub redirects: Redirects,
+    /// Which extended attributes there are for users.
+    pub xattrs: Xattrs,
+    /// Directories show a link count of 1, and not that of their subdirectories.
+    pub static_nlink: bool,
     /// Whose files the mount shows.
     pub ids: Ids,
 }
@@ -242,10 +274,15 @@ impl Union {
         Ok(stat)
     }
 
+    /// Whether ACLs decide about access.
+    pub fn has_acls(&self) -> bool {
+        self.options.xattrs == Xattrs::All
+    }
+
     /// Makes the upper durable (unless volatile).
     pub fn sync(&self) -> Result<()> {
         match (&self.upper, self.options.durability) {
-            (Some(upper), Durability::Strict) => upper.sync(),
+            (Some(upper), Durability::Strict | Durability::Unasked) => upper.sync(),
             _ => Ok(()),
         }
     }

@@ -9,7 +9,7 @@ use crate::name::Name;
 use super::create::SET_GID;
 use super::lookup::{Ref, Slot, Spot};
 use super::node::{Node, Place, lock_all};
-use super::{Caller, NodeId, RenameFlag, Union};
+use super::{Caller, NodeId, Redirects, RenameFlag, Union};
 
 /// Both ends of a rename.
 struct Ends<'a> {
@@ -25,8 +25,8 @@ impl Union {
     /// Renames. Directories of lower layers, too: they carry a redirect.
     ///
     /// # Errors
-    /// As rename(2); never `EXDEV` within the union, unless the path of a redirect is longer than
-    /// the upper's filesystem can keep.
+    /// As rename(2); never `EXDEV` within the union, unless redirects are off, or the path of one
+    /// is longer than the upper's filesystem can keep.
     pub fn rename(
         &self,
         from: (NodeId, Name<'_>),
@@ -96,6 +96,7 @@ impl Union {
         if moved.is_dir() && self.is_ancestor(moved.id, to_dir)? {
             return Err(Errno::EINVAL.into());
         }
+        self.may_redirect(moved)?;
         let Some(other) = other else {
             let missing = flag == RenameFlag::Exchange;
             return if missing { Err(Errno::ENOENT.into()) } else { Ok(()) };
@@ -106,7 +107,7 @@ impl Union {
             }
             RenameFlag::Exchange => {
                 let above = other.is_dir() && self.is_ancestor(other.id, from_dir)?;
-                return if above { Err(Errno::EINVAL.into()) } else { Ok(()) };
+                return if above { Err(Errno::EINVAL.into()) } else { self.may_redirect(other) };
             }
             RenameFlag::None | RenameFlag::Whiteout { .. } => {}
         }
@@ -118,6 +119,15 @@ impl Union {
             (false, true) => Err(Errno::EISDIR.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses to move a directory of a lower layer where that cannot be written down.
+    fn may_redirect(&self, moved: &Node) -> Result<()> {
+        if self.options.redirects == Redirects::On || !moved.is_dir() {
+            return Ok(());
+        }
+        let merged = !moved.state()?.lowers().is_empty();
+        if merged { Err(Errno::EXDEV.into()) } else { Ok(()) }
     }
 
     fn prepare_target(

@@ -8,7 +8,7 @@ use crate::layer::{Id, Layer, marks};
 
 use super::acl;
 use super::node::{Lower, Node};
-use super::{NodeId, Union};
+use super::{NodeId, Union, Xattrs};
 
 /// setxattr(2)'s flags.
 const CREATE: i32 = libc::XATTR_CREATE;
@@ -20,6 +20,7 @@ impl Union {
     /// # Errors
     /// `ENODATA` if there is none; `EOPNOTSUPP` if there can be none of that name.
     pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
+        self.may_have(name)?;
         let node = self.node(node)?;
         let value = self.xattr_of(&node, &stored(name))?.ok_or_else(|| absent(name))?;
         Ok(self.options.ids.shown_value(name, value))
@@ -27,14 +28,19 @@ impl Union {
 
     /// The names of the extended attributes that a user sees.
     pub fn listxattr(&self, node: NodeId) -> Result<Vec<Vec<u8>>> {
+        if self.options.xattrs == Xattrs::None {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         let node = self.node(node)?;
         let names = self.with_object(&node, |layer, id| layer.listxattr(id))?;
-        Ok(names.iter().filter_map(|name| marks::unescape(name)).collect())
+        let names = names.iter().filter_map(|name| marks::unescape(name));
+        Ok(names.filter(|name| self.may_have(name).is_ok()).collect())
     }
 
     /// Sets an extended attribute; `flags` as in setxattr(2).
     pub fn setxattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
         let upper = self.writable()?;
+        self.may_have(name)?;
         let node = self.node(node)?;
         let value = &self.options.ids.stored_value(name, value)?;
         let name = stored(name);
@@ -61,6 +67,7 @@ impl Union {
     /// As [`getxattr`](Self::getxattr); nothing has been copied up then.
     pub fn removexattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
         let upper = self.writable()?;
+        self.may_have(name)?;
         let node = self.node(node)?;
         let shown = name;
         let name = stored(name);
@@ -74,6 +81,16 @@ impl Union {
             node.state()?.default_acl = false;
         }
         Ok(())
+    }
+
+    /// Whether there can be an attribute of this name at all: `EOPNOTSUPP`.
+    fn may_have(&self, name: &[u8]) -> Result<()> {
+        let none = match self.options.xattrs {
+            Xattrs::All => false,
+            Xattrs::NoAcl => name == acl::ACCESS || name == acl::DEFAULT,
+            Xattrs::None => true,
+        };
+        if none { Err(Errno::EOPNOTSUPP.into()) } else { Ok(()) }
     }
 
     fn xattr_of(&self, node: &Node, stored: &[u8]) -> Result<Option<Vec<u8>>> {

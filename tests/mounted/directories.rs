@@ -222,6 +222,47 @@ fn line_18_whiteouts_of_every_form_are_read() {
     assert!(!stand.at("kernel").exists() && !stand.at("dotwh").exists());
 }
 
+/// fuse-overlayfs 1.10 puts an entry into each new directory of the upper that says that it hides
+/// what is below. The directory is as empty as any other.
+#[test]
+fn a_directory_that_holds_only_marks_of_other_tools_is_empty() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    let (lower, upper) = (stand.path("lower"), stand.path("upper"));
+    for dir in ["merged", "over", "above"] {
+        fs::create_dir(lower.join(dir)).unwrap();
+        fs::write(lower.join(dir).join("hidden"), "hidden").unwrap();
+    }
+    for dir in ["alone", "merged", "target", "over"] {
+        fs::create_dir(upper.join(dir)).unwrap();
+        fs::write(upper.join(dir).join(".wh..wh..opq"), "").unwrap();
+        run("mknod", &[&upper.join(dir).join(".wh..opq"), &"c", &"0", &"0"]);
+    }
+    fs::create_dir_all(upper.join("kept/inner")).unwrap();
+    fs::write(upper.join("kept/inner/.wh..wh..opq"), "").unwrap();
+    fs::write(upper.join("kept/inner/file"), "").unwrap();
+    stand.mount();
+    let remove = |name: &str| fs::remove_dir(stand.at(name));
+    assert_eq!(errno(remove("kept/inner")), libc::ENOTEMPTY);
+    fs::remove_file(stand.at("kept/inner/file")).unwrap();
+    remove("kept/inner").unwrap();
+    remove("alone").unwrap();
+    remove("merged").unwrap();
+    for (from, to) in [("new", "target"), ("above", "over")] {
+        fs::create_dir_all(stand.at(from)).unwrap();
+        fs::write(stand.at(from).join("moved"), "").unwrap();
+        fs::rename(stand.at(from), stand.at(to)).unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(names(&stand.path("mnt")), ["kept", "over", "target"]);
+        assert_eq!(names(&stand.at("target")), ["moved"]);
+        assert_eq!(names(&stand.at("over")), ["hidden", "moved"], "what came with 'above'");
+        assert!(names(&stand.at("kept")).is_empty());
+        stand.remount();
+    }
+    stand.umount();
+    stand.assert_work_is_clean();
+}
+
 /// Containers run overlayfs and unpack images, too: what marks a layer must be theirs to use.
 #[test]
 fn line_20_what_looks_like_a_mark_is_stored_as_any_other_thing() {

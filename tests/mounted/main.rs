@@ -21,6 +21,7 @@ mod directories;
 mod faults;
 mod identity;
 mod killed;
+mod life;
 mod merging;
 mod metacopy;
 mod metadata;

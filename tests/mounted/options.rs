@@ -3,13 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use plyfs::sys::fuse_mount;
 
-use super::stand::{Stand, assert_ok, names, plyfs, run};
+use super::stand::{Stand, assert_ok, errno, names, plyfs, run};
 
 #[test]
 fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
@@ -25,7 +26,7 @@ fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
         assert!(!Path::new(&stand.path("work/work")).exists(), "nothing was begun");
     }
     // Known, and not to be had: said as well, not ignored.
-    for missing in ["redirect_dir=off", "noacl"] {
+    for missing in ["redirect_dir=nofollow", "sync"] {
         let output = mount(missing);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && told.contains(missing), "{missing}: {told}");
@@ -38,6 +39,99 @@ fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
         assert!(line.contains(flag), "{line}");
     }
     stand.umount();
+}
+
+#[test]
+fn line_54_without_acls_the_mode_decides() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    let (file, dir) = (stand.path("lower/file"), stand.path("lower/dir"));
+    fs::write(&file, "").unwrap();
+    fs::create_dir(&dir).unwrap();
+    run("setfattr", &[&"-n", &"user.kept", &"-v", &"x", &file]);
+    run("setfacl", &[&"-m", &"u:77:rwx", &file]);
+    run("setfacl", &[&"-d", &"-m", &"u:77:rwx", &dir]);
+    stand.mount_with(plyfs::<&str>(&[]), &["-o", "noacl"]);
+    let seen = |at: &str| run("getfattr", &[&"-d", &"-m", &"-", &stand.at(at)]);
+    assert!(
+        seen("file").contains("user.kept") && !seen("file").contains("acl"),
+        "{}",
+        seen("file")
+    );
+    let set =
+        Command::new("setfacl").args(["-m", "u:78:r"]).arg(stand.at("file")).output().unwrap();
+    assert!(String::from_utf8_lossy(&set.stderr).contains("not supported"), "{set:?}");
+    fs::write(stand.at("dir/new"), "").unwrap();
+    fs::write(stand.at("file"), "changed").unwrap();
+    stand.umount();
+    stand.mount();
+    let acl = |at: &str| run("getfacl", &[&"-n", &"-p", &stand.at(at)]);
+    assert!(acl("file").contains("user:77:rwx"), "a copy-up keeps it: {}", acl("file"));
+    assert!(!acl("dir/new").contains("77"), "nothing was inherited: {}", acl("dir/new"));
+}
+
+#[test]
+fn line_54_without_attributes_there_are_none_and_none_is_lost() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    let file = stand.path("lower/file");
+    fs::write(&file, "").unwrap();
+    run("setfattr", &[&"-n", &"user.kept", &"-v", &"x", &file]);
+    stand.mount_with(plyfs::<&str>(&[]), &["-o", "noxattrs=1,static_nlink,fsync=0,timeout=0"]);
+    let mut set = Command::new("setfattr");
+    let set = set.args(["-n", "user.x", "-v", "y"]).arg(stand.at("file")).output().unwrap();
+    assert!(String::from_utf8_lossy(&set.stderr).contains("not supported"), "{set:?}");
+    fs::write(stand.at("file"), "changed").unwrap();
+    fs::File::open(stand.at("file")).unwrap().sync_all().unwrap();
+    fs::create_dir_all(stand.at("dir/sub")).unwrap();
+    assert_eq!(fs::metadata(stand.at("dir")).unwrap().nlink(), 1, "static_nlink");
+    stand.remount();
+    assert_eq!(fs::metadata(stand.at("dir")).unwrap().nlink(), 3);
+    assert!(run("getfattr", &[&"-d", &stand.at("file")]).contains("user.kept=\"x\""));
+}
+
+#[test]
+fn line_54_without_redirects_directories_below_stay_where_they_are() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    fs::create_dir_all(stand.path("lower/dir/sub")).unwrap();
+    fs::write(stand.path("lower/file"), "text").unwrap();
+    stand.mount_with(plyfs::<&str>(&[]), &["-o", "redirect_dir=off"]);
+    let rename = |from: &str, to: &str| errno(fs::rename(stand.at(from), stand.at(to)));
+    assert_eq!(rename("dir", "moved"), libc::EXDEV);
+    fs::create_dir(stand.at("new")).unwrap();
+    let exchange = |one: &str, other: &str| {
+        let (one, other) = (stand.at(one), stand.at(other));
+        let how = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, how)
+    };
+    assert_eq!(exchange("new", "dir"), Err(rustix::io::Errno::XDEV));
+    assert_eq!(names(&stand.path("upper")), ["new"], "nothing was copied up for it");
+    fs::rename(stand.at("new"), stand.at("newer")).unwrap();
+    run("chmod", &[&"600", &stand.at("file")]);
+    assert_eq!(fs::read(stand.path("upper/file")).unwrap(), b"text", "with its data");
+    // What is there already is followed.
+    stand.remount();
+    fs::rename(stand.at("dir"), stand.at("moved")).unwrap();
+    stand.umount();
+    stand.mount_with(plyfs::<&str>(&[]), &["-o", "redirect_dir=off"]);
+    assert_eq!(names(&stand.at("moved")), ["sub"]);
+}
+
+/// Where no security module takes them.
+#[test]
+fn line_54_a_security_context_that_the_kernel_does_not_take_is_named() {
+    let stand = Stand::unmounted(&["lower"]);
+    let label = "context=\"system_u:object_r:container_file_t:s0:c1,c2\"";
+    let options = format!("{},{label}", stand.options());
+    let output = plyfs(&["mount", "-o", &options]).arg(stand.path("mnt")).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    if Path::new("/sys/fs/selinux/enforce").exists() {
+        assert_ok(&output);
+        assert_ok(&plyfs(&["umount"]).arg(stand.path("mnt")).output().unwrap());
+        return;
+    }
+    assert!(!output.status.success(), "it was to be refused");
+    assert!(told.contains("'context'") && told.contains("SELinux"), "{told}");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(&stand.path("mnt").display().to_string()));
 }
 
 /// A path as an option's value has it.

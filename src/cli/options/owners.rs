@@ -42,6 +42,11 @@ impl Owners {
         Ok(true)
     }
 
+    /// Whether ids are shown as others.
+    pub fn shifts(&self) -> bool {
+        self.users != IdMap::default() || self.groups != IdMap::default()
+    }
+
     /// How a union translates owners. `server`: the user and group that everything new belongs to
     /// where everything is shown as one owner's; `None` for a server that may give files away.
     pub fn ids(&self, server: Option<(u32, u32)>) -> Ids {
@@ -61,8 +66,10 @@ fn parse<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Ranges in threes: the first id in the layers, the first id shown, how many.
+/// Ranges in threes: the first id in the layers, the first id shown, how many. Before the first one
+/// there may be a separator: podman puts one there.
 fn ranges(list: &[u8]) -> Option<IdMap> {
+    let list = list.strip_prefix(b":").unwrap_or(list);
     let numbers: Option<Vec<u32>> = list.split(|&byte| byte == b':').map(parse).collect();
     let numbers = numbers?;
     let threes = numbers.chunks_exact(3);

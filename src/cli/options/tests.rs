@@ -63,9 +63,9 @@ fn the_last_of_opposites_wins() {
 #[test]
 fn what_other_tools_pass_is_listed_as_ignored() {
     let passed = "lowerdir=l,default_permissions,fsname=x,subtype=y,xino=auto,redirect_dir=on,\
-                  index=on,metacopy=on,userxattr,timeout=5,_netdev,nofail,x-systemd.automount";
+                  index=on,metacopy=on,userxattr,threaded=1,_netdev,nofail,x-systemd.automount";
     let options = one(passed).unwrap();
-    assert_eq!(options.ignored.len(), 11);
+    assert_eq!(options.ignored.len(), 9);
     assert!(!options.no_metacopy, "metacopy=on is no news, but counts");
     assert!(one("lowerdir=l,metacopy=off").unwrap().no_metacopy);
 }
@@ -75,8 +75,16 @@ fn errors_name_the_option() {
     for (text, expected) in [
         ("lowerdir=l,colour=red", OptionError::Unknown(b"colour=red".to_vec())),
         ("lowerdir=l,ro=1", OptionError::Unknown(b"ro=1".to_vec())),
-        ("lowerdir=l,redirect_dir=off", OptionError::NotYet(b"redirect_dir=off".to_vec())),
-        ("lowerdir=l,noacl", OptionError::NotYet(b"noacl".to_vec())),
+        (
+            "lowerdir=l,redirect_dir=nofollow",
+            OptionError::NotYet(b"redirect_dir=nofollow".to_vec()),
+        ),
+        ("lowerdir=l,timeout=soon", OptionError::Value(b"timeout=soon".to_vec())),
+        ("lowerdir=l,timeout=-1", OptionError::Value(b"timeout=-1".to_vec())),
+        ("lowerdir=l,fsync=2", OptionError::Value(b"fsync=2".to_vec())),
+        ("lowerdir=l,fsync", OptionError::Value(b"fsync".to_vec())),
+        ("lowerdir=l,log=", OptionError::Value(b"log=".to_vec())),
+        ("lowerdir=l,noacl=1", OptionError::Unknown(b"noacl=1".to_vec())),
         ("lowerdir=l,sync", OptionError::NotYet(b"sync".to_vec())),
         ("lowerdir", OptionError::Value(b"lowerdir".to_vec())),
         ("lowerdir=", OptionError::EmptyPath("lowerdir")),
@@ -87,7 +95,6 @@ fn errors_name_the_option() {
         ("lowerdir=a,upperdir=u,upperdir=v,workdir=w", OptionError::Twice("upperdir")),
         ("lowerdir=a,upperdir=u", OptionError::NoWork),
         ("lowerdir=a,workdir=w", OptionError::NoUpper("workdir")),
-        ("lowerdir=a,volatile", OptionError::NoUpper("volatile")),
         ("lowerdir=a\0b", OptionError::Nul("lowerdir")),
         ("", OptionError::NoLayer),
         ("ro", OptionError::NoLayer),
@@ -101,7 +108,7 @@ fn errors_name_the_option() {
 #[test]
 fn owners_are_mapped_squashed_or_kept_in_an_attribute() {
     let owners = |text: &str| one(&format!("lowerdir=l,{text}")).map(|options| options.owners);
-    let ids = owners("uidmapping=0:1000:1:1:110000:65536,gidmapping=0:7:2").unwrap().ids(None);
+    let ids = owners("uidmapping=0:1000:1:1:110000:65536,gidmapping=:0:7:2").unwrap().ids(None);
     assert_eq!((ids.users.shown(0), ids.users.shown(33)), (1000, 110_032));
     assert_eq!((ids.groups.stored(8).unwrap(), ids.groups.shown(2)), (1, 65534));
     let both = owners("squash_to_uid=5,squash_to_root").unwrap();
@@ -177,4 +184,33 @@ fn a_container_brings_its_layers_and_takes_flags() {
         assert!(matches!(with(given), Err(OptionError::Known(_))), "{given}");
     }
     assert!(matches!(with("colour=red"), Err(OptionError::Unknown(_))));
+}
+
+#[test]
+fn the_manner_of_serving() {
+    let passed = "lowerdir=l,fsync=0,noacl,noxattrs=1,static_nlink,timeout=2.5,redirect_dir=off,\
+                  fsname=a\\,b\\\\c,log=/var/log/x,debug";
+    let manner = one(passed).unwrap().manner;
+    assert!(manner.no_fsync && manner.no_acl && manner.no_xattrs && manner.static_nlink);
+    assert!(manner.no_redirects && manner.debug);
+    assert_eq!(manner.timeout, Some(std::time::Duration::from_millis(2500)));
+    assert_eq!(manner.source.as_deref(), Some(r"a,b\c"));
+    assert_eq!(manner.log.as_deref(), Some(std::ffi::OsStr::new("/var/log/x")));
+    let opposites = "lowerdir=l,fsync=0,fsync=1,noacl,acl,noxattrs,noxattrs=0,redirect_dir=off,\
+                     redirect_dir=on";
+    assert_eq!(one(opposites).unwrap().manner, Manner::default());
+}
+
+#[test]
+fn commas_in_the_quotes_of_a_security_context_are_its_own() {
+    let label = "system_u:object_r:container_file_t:s0:c1,c2";
+    let options = one(&format!("lowerdir=a:b,context=\"{label}\",upperdir=u,workdir=w")).unwrap();
+    assert_eq!(options.manner.contexts, [("context".to_owned(), label.to_owned())]);
+    assert_eq!(options.upper.as_deref(), Some(Path::new("u")));
+    let options = one("lowerdir=l,rootcontext=x,fscontext=\"y\"").unwrap();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(options.manner.contexts, [pair("rootcontext", "x"), pair("fscontext", "y")]);
+    // In a path, quotes are bytes like any other.
+    assert_eq!(lowers("lowerdir=\"a,ro"), ["\"a"]);
+    assert_eq!(one("lowerdir=l,context=\"a,b"), Err(OptionError::Unknown(b"context=\"a".to_vec())));
 }

@@ -78,7 +78,7 @@ fn at<'a>(name: &'static str, node: INodeNo, entry: &'a OsStr) -> Op<'a> {
 
 impl Filesystem for Driver {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        super::negotiate(config);
+        super::negotiate(config, self.union.has_acls());
         Ok(())
     }
 

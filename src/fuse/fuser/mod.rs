@@ -65,8 +65,11 @@ impl Server {
 }
 
 /// Chooses what to use of what the kernel offers.
-fn negotiate(config: &mut KernelConfig) {
+fn negotiate(config: &mut KernelConfig, acls: bool) {
     for flag in WANTED {
+        if flag == InitFlags::FUSE_POSIX_ACL && !acls {
+            continue;
+        }
         if config.add_capabilities(flag).is_err() {
             tracing::info!("this kernel's FUSE lacks {flag:?}");
         }

@@ -26,9 +26,11 @@ pub mod wire;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno as Raw;
 
+use super::MountConfig;
 use super::lane::{Lane, Place};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::sys::fuse_device;
@@ -58,6 +60,8 @@ struct Service {
     agreed: Agreed,
     lane: Arc<Lane>,
     interrupts: Interrupts,
+    /// How long the kernel may keep names and attributes.
+    ttl: Duration,
 }
 
 /// Whether a thread goes on.
@@ -68,21 +72,24 @@ enum Next {
 }
 
 impl Server {
-    /// Agrees with the kernel on how to talk; as if it did not offer the flags in `withheld`.
+    /// Agrees with the kernel on how to talk; as if it did not offer the flags in
+    /// `config.withheld`, nor ACLs where the union has none.
     ///
     /// # Errors
     /// `EIO` where that is impossible.
     pub(super) fn start(
         union: Arc<Union>,
         connection: OwnedFd,
-        threads: usize,
-        withheld: u64,
+        config: &MountConfig,
     ) -> Result<Self> {
+        let threads = config.threads.max(1);
+        let withheld = config.withheld | if union.has_acls() { 0 } else { wire::init::POSIX_ACL };
         let mut buffer = vec![0; REQUEST];
         let agreed = handshake(&connection, &mut buffer, withheld)
             .context(|| "the kernel and plyfs do not agree on a FUSE protocol")?;
         let (lane, interrupts) = (Lane::new(threads), Interrupts::default());
-        let service = Arc::new(Service { union, agreed, lane, interrupts });
+        let ttl = config.timeout.unwrap_or(reply::FOR_GOOD);
+        let service = Arc::new(Service { union, agreed, lane, interrupts, ttl });
         Ok(Self { service, connection: Arc::new(connection), threads })
     }
 
@@ -181,7 +188,7 @@ impl Service {
 
     fn listen_until(self: &Arc<Self>, device: &Arc<OwnedFd>) -> Result<()> {
         let mut buffer = vec![0; REQUEST];
-        let mut reply = Reply::with_room(MAX_WRITE as usize);
+        let mut reply = Reply::with_room(MAX_WRITE as usize).kept_for(self.ttl);
         loop {
             let len = match rustix::io::read(&**device, &mut *buffer) {
                 Ok(len) => len,
@@ -259,7 +266,7 @@ impl Service {
         let (service, to, bytes) = (self.clone(), device.clone(), bytes.to_vec());
         let thread = std::thread::Builder::new().name("plyfs-long".to_owned());
         let started = thread.spawn(move || {
-            let mut reply = Reply::with_room(SMALL);
+            let mut reply = Reply::with_room(SMALL).kept_for(service.ttl);
             if let Ok(request) = Request::parse(&bytes, service.agreed.layout())
                 && let Err(error) = service.answer_long(&to, &request, &mut reply)
             {

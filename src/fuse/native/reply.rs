@@ -1,5 +1,7 @@
 //! The bytes of a reply, encoded into a buffer that a thread keeps.
 
+use std::time::Duration;
+
 use zerocopy::{Immutable, IntoBytes};
 
 use super::wire;
@@ -7,9 +9,9 @@ use crate::attr::{self, Kind};
 use crate::errno::{Errno, Result};
 use crate::union::{DirEntry, Found, Handle, NodeId};
 
-/// How long the kernel may keep what it was told, in seconds: for good. All changes go through the
-/// kernel, which applies them to what it keeps.
-const TTL: u64 = u32::MAX as u64;
+/// How long the kernel may keep what it was told: for good. All changes go through the kernel,
+/// which applies them to what it keeps.
+pub(super) const FOR_GOOD: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Bytes of the header.
 const HEADER: usize = size_of::<wire::OutHeader>();
@@ -22,12 +24,19 @@ pub(super) const SMALL: usize = 1024;
 pub(super) struct Reply {
     buffer: Box<[u8]>,
     end: usize,
+    /// How long the kernel may keep names and attributes.
+    ttl: Duration,
 }
 
 impl Reply {
     /// An empty one, with room for so many bytes besides its header.
     pub(super) fn with_room(room: usize) -> Self {
-        Self { buffer: vec![0; HEADER + room].into(), end: HEADER }
+        Self { buffer: vec![0; HEADER + room].into(), end: HEADER, ttl: FOR_GOOD }
+    }
+
+    /// The same, with names and attributes that the kernel may keep for so long.
+    pub(super) fn kept_for(self, ttl: Duration) -> Self {
+        Self { ttl, ..self }
     }
 
     /// Begins anew.
@@ -97,18 +106,41 @@ impl Reply {
 
     /// Adds a node that was looked up.
     pub(super) fn entry(&mut self, found: &Found) -> Result<()> {
-        self.put(&entry(found))
+        let name = self.known_name();
+        self.put(&wire::EntryOut {
+            nodeid: wire_id(found.node),
+            // A node id is not used again while the kernel knows it.
+            generation: 0,
+            attr_valid: name.entry_valid,
+            attr_valid_nsec: name.entry_valid_nsec,
+            attr: wire_attr(&found.attr),
+            ..name
+        })
     }
 
     /// Adds the answer that a name does not exist, which the kernel may keep.
     pub(super) fn no_entry(&mut self) -> Result<()> {
-        self.put(&wire::EntryOut { entry_valid: TTL, ..wire::EntryOut::default() })
+        self.put(&self.known_name())
+    }
+
+    /// What is said of a name that has no node.
+    fn known_name(&self) -> wire::EntryOut {
+        wire::EntryOut {
+            entry_valid: self.ttl.as_secs(),
+            entry_valid_nsec: self.ttl.subsec_nanos(),
+            ..wire::EntryOut::default()
+        }
     }
 
     /// Adds attributes.
     pub(super) fn attr(&mut self, attr: &attr::Attr) -> Result<()> {
         let attr = wire_attr(attr);
-        self.put(&wire::AttrOut { attr_valid: TTL, attr, ..wire::AttrOut::default() })
+        self.put(&wire::AttrOut {
+            attr_valid: self.ttl.as_secs(),
+            attr_valid_nsec: self.ttl.subsec_nanos(),
+            attr,
+            ..wire::AttrOut::default()
+        })
     }
 
     /// Adds an open file: what the kernel has cached of it stays good, and close needs no answer.
@@ -180,19 +212,6 @@ fn dirent(entry: &DirEntry<'_>) -> wire::DirEnt {
 /// The node id on the wire of a node that is not the root.
 pub(super) fn wire_id(node: NodeId) -> u64 {
     node.0
-}
-
-fn entry(found: &Found) -> wire::EntryOut {
-    wire::EntryOut {
-        nodeid: wire_id(found.node),
-        // A node id is not used again while the kernel knows it.
-        generation: 0,
-        entry_valid: TTL,
-        attr_valid: TTL,
-        entry_valid_nsec: 0,
-        attr_valid_nsec: 0,
-        attr: wire_attr(&found.attr),
-    }
 }
 
 fn wire_attr(attr: &attr::Attr) -> wire::Attr {

@@ -10,6 +10,10 @@ use super::*;
 use crate::layer::mem::MemLayer;
 use crate::union::{Options, Stack};
 
+fn one_thread() -> MountConfig {
+    MountConfig { threads: 1, ..MountConfig::default() }
+}
+
 fn union() -> Arc<Union> {
     let stack = Stack { upper: None, lowers: vec![MemLayer::new(1)] };
     Arc::new(Union::new(stack, Options::default()).unwrap())
@@ -43,7 +47,7 @@ fn a_newer_major_version_is_asked_to_speak_ours() {
     let (kernel, ours) = ends();
     ask(&kernel, wire::opcode::INIT, 1, &init(8, 0));
     ask(&kernel, wire::opcode::INIT, 2, &init(7, 36));
-    let server = Server::start(union(), ours, 1, 0).unwrap();
+    let server = Server::start(union(), ours, &one_thread()).unwrap();
     let (_, body) = answer(&kernel);
     assert_eq!(wire::InitOut::read_from_prefix(&body).unwrap().0.major, 7);
     let (header, body) = answer(&kernel);
@@ -56,19 +60,19 @@ fn a_newer_major_version_is_asked_to_speak_ours() {
 fn an_old_kernel_is_refused() {
     let (kernel, ours) = ends();
     ask(&kernel, wire::opcode::INIT, 1, &init(7, 31));
-    let error = Server::start(union(), ours, 1, 0).unwrap_err();
+    let error = Server::start(union(), ours, &one_thread()).unwrap_err();
     assert!(error.to_string().contains("7.31"), "{error}");
     assert_eq!(answer(&kernel).0.error, -libc::EIO);
     let (kernel, ours) = ends();
     ask(&kernel, wire::opcode::GETATTR, 1, &[0; 16]);
-    assert!(Server::start(union(), ours, 1, 0).is_err());
+    assert!(Server::start(union(), ours, &one_thread()).is_err());
 }
 
 #[test]
 fn what_cannot_be_read_is_refused_and_the_rest_served() {
     let (kernel, ours) = ends();
     ask(&kernel, wire::opcode::INIT, 1, &init(7, 45));
-    let server = Server::start(union(), ours, 1, 0).unwrap();
+    let server = Server::start(union(), ours, &one_thread()).unwrap();
     answer(&kernel);
     let serving = std::thread::spawn(|| server.run());
     // A name without an end; bytes that are no request; an operation that nobody has heard of.

@@ -57,10 +57,22 @@ impl DirLayer {
     /// Opens the directory at `path`: as a private read-only clone of its mount where the kernel
     /// allows, which nothing of ours can write through.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
+        Self::open_by(path, clone::read_only)
+    }
+
+    /// As [`open`](Self::open), for who shifts ids: where an id-mapped mount would do so, too,
+    /// owners are those that the filesystem has. (Before Linux 6.15 they are not.)
+    pub fn open_unshifted(path: &Path) -> Result<Arc<Self>> {
+        Self::open_by(path, |path| {
+            clone::read_only_unshifted(path).or_else(|_| clone::read_only(path))
+        })
+    }
+
+    fn open_by(path: &Path, clone: impl FnOnce(&Path) -> Result<OwnedFd>) -> Result<Arc<Self>> {
         let what = || format!("lower layer {}", path.display());
         // Told apart first: the errors of cloning are about mounts, not about the path.
         let plain = open_dir(path).context(what)?;
-        let (root, private) = match clone::read_only(path) {
+        let (root, private) = match clone(path) {
             Ok(clone) => (clone, true),
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "no private clone of the mount");

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::Errno as Raw;
 
@@ -52,7 +53,8 @@ pub struct DirUpper {
     probe: Probe,
     /// Held open, and locked, for the life of the layer.
     work: OwnedFd,
-    _upper_lock: OwnedFd,
+    /// As long as there is a mount.
+    live: Mutex<Option<OwnedFd>>,
     /// Who new objects belong to if nothing is done about it.
     pub(super) ids: (u32, u32),
     pub(super) temps: AtomicU64,
@@ -75,8 +77,7 @@ impl DirUpper {
             (|| format!("upperdir {}", upper.display()), || format!("workdir {}", work.display()));
         let root = super::open_dir(upper).context(of_upper)?;
         refuse_nested(upper, work)?;
-        let locked = work::open_locked(work, upper).context(of_work)?;
-        let upper_lock = work::open_locked(upper, upper).context(of_upper)?;
+        let (locked, live) = work::lock(work, upper)?;
         if !probe::same_mount(&root, &locked)? {
             let text = format!(
                 "upperdir {} and workdir {} are on different mounts; put the workdir beside the \
@@ -114,7 +115,7 @@ impl DirUpper {
             },
             probe,
             work: locked,
-            _upper_lock: upper_lock,
+            live: Mutex::new(Some(live)),
             ids: process::fs_ids(),
             temps: AtomicU64::new(1),
             shared_whiteout: AtomicU64::new(1),
@@ -133,6 +134,12 @@ impl DirUpper {
     /// What the probe of the filesystem found.
     pub fn probe(&self) -> &Probe {
         &self.probe
+    }
+
+    /// Says that nothing will be written any more: who wants to mount the layer anew may wait for
+    /// this one to be dropped.
+    pub fn ending(&self) {
+        drop(self.live.lock().take());
     }
 
     /// Ends the use of the layer cleanly: syncs a volatile one and takes the mark off that it is

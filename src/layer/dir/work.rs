@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno as Raw;
@@ -29,22 +30,50 @@ const VOLATILE: &str = "volatile";
 /// Marks that decide what shows lie in the sidecar: nobody else must mount this.
 const ASIDE: &str = "plyfs";
 
-/// Opens a directory for good and takes the lock that says it is in use.
-pub(super) fn open_locked(path: &Path, upper: &Path) -> Result<OwnedFd> {
+/// How long a mount that is gone may take to say so: its server has to notice.
+const NOTICED: Duration = Duration::from_secs(2);
+
+/// How long a server may take to end once its mount is gone: it syncs what was written.
+const ENDED: Duration = Duration::from_mins(1);
+
+/// Opens the work and the upper directory for good and takes the locks that say that they are in
+/// use. The upper's is given up when the mount has gone, the other when all is on disk: who mounts
+/// anew at once, as container engines do, waits for that.
+///
+/// # Errors
+/// `EBUSY` while another mount uses either.
+pub(super) fn lock(work: &Path, upper: &Path) -> Result<(OwnedFd, OwnedFd)> {
+    let of_work = || format!("workdir {}", work.display());
+    let of_upper = || format!("upperdir {}", upper.display());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd),
-        Err(Raw::WOULDBLOCK) => Err(Error::new(
-            Errno::EBUSY,
-            format!(
-                "upperdir {} is in use by another mount; unmount that one first, or use \
-                 directories of its own for each mount",
-                upper.display()
-            ),
-        )),
-        Err(errno) => Err(errno.into()),
+    let locked = rustix::fs::openat(CWD, work, flags, Mode::empty()).context(of_work)?;
+    let live = rustix::fs::openat(CWD, upper, flags, Mode::empty()).context(of_upper)?;
+    wait_for(&live, NOTICED, upper).context(of_upper)?;
+    wait_for(&locked, ENDED, upper).context(of_work)?;
+    Ok((locked, live))
+}
+
+/// Locks a directory, at the latest when `limit` is over.
+fn wait_for(dir: &OwnedFd, limit: Duration, upper: &Path) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Raw::WOULDBLOCK | Raw::INTR) if begin.elapsed() < limit => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(Raw::WOULDBLOCK) => break,
+            Err(errno) => return Err(errno.into()),
+        }
     }
+    Err(Error::new(
+        Errno::EBUSY,
+        format!(
+            "upperdir {} is in use by another mount; unmount that one first, or use directories \
+             of its own for each mount",
+            upper.display()
+        ),
+    ))
 }
 
 /// Refuses a work directory that holds what is not ours: it would be taken for garbage. What
