@@ -170,10 +170,11 @@ class Stand:
         return not self.was or digest(self.disk / "lower") == self.was
 
     def left_over(self):
-        """What lies in the work directory, but for directories and the index of hard links."""
+        """What lies in the work directory, but for directories, links and marks of what lives."""
         for _ in range(20): # what is closed last is removed after that
             left = [str(path) for path in (self.disk / "work").rglob("*")
-                    if not path.is_dir() and path.parent.name != "index"]
+                    if not path.is_dir() and path.relative_to(self.disk / "work").parts[0]
+                    not in ("index", "plyfs")]
             if not left:
                 break
             time.sleep(0.1)

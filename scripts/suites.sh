@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The long suites, by name; all of them without one: differential, powercut, copyup, limits,
-# pjdfstest, fsx, stress, fio, applications, images, fuzz, figures.
+# The long suites, by name; all of them without one: differential, powercut, copyup, stopped,
+# limits, kills, pjdfstest, fsx, stress, fio, applications, images, fuzz, figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -39,6 +39,11 @@ copyup() {
   PLYFS_COPY_UP_MIB=1024 cargo test --release --test ceilings -- --nocapture copied_up
 }
 
+# A user's process, stopped before every call that changes something.
+stopped() {
+  PLYFS_STOPS=all cargo test --features testkit --test stopped -- --nocapture
+}
+
 # Other people's suites, on plyfs and on the plain ext4 below it; scripts/posix.py says what counts.
 # pjdfstest asks for every rule of POSIX that can be asked for.
 pjdfstest() {
@@ -46,6 +51,7 @@ pjdfstest() {
   dpkg-query --status libacl1-dev >/dev/null 2>&1 || apt-get install --yes -qq libacl1-dev
   command -v pjdfstest >/dev/null || cargo install pjdfstest
   posix pjdfstest
+  posix pjdfstest --user
 }
 
 # Random reads, writes, mappings, truncations of files that others hold open and mapped.
@@ -66,10 +72,10 @@ fio() {
   posix fio
 }
 
-# posix SUITE: on the file systems of PLYFS_POSIX_FS; overlayfs and fuse-overlayfs are others.
+# posix SUITE [--user]: on the file systems of PLYFS_POSIX_FS; overlayfs and fuse-overlayfs are others.
 posix() {
   cargo build --release
-  scripts/posix.py "$1" --fs "${PLYFS_POSIX_FS:-ext4,plyfs}" --dir "${TMPDIR:-/var/tmp}"
+  scripts/posix.py "$@" --fs "${PLYFS_POSIX_FS:-ext4,plyfs}" --dir "${TMPDIR:-/var/tmp}"
 }
 
 # A directory of a million entries, and 200,000 nodes at once with 20,000 descriptors. 4 GiB of
@@ -78,6 +84,16 @@ limits() {
   cargo build --release
   scripts/limits.py entries target/release/plyfs
   scripts/limits.py nodes target/release/plyfs
+}
+
+# The server of a mount, and the program at everything that it does to a store, killed
+# PLYFS_KILL_ROUNDS (100) times each at random moments; a disk that is full at PLYFS_FULL_STEPS (40)
+# amounts of space.
+kills() {
+  export PLYFS_KILL_ROUNDS=${PLYFS_KILL_ROUNDS:-100} PLYFS_FULL_STEPS=${PLYFS_FULL_STEPS:-40}
+  export PLYFS_STORE_TEST_KILLS=${PLYFS_STORE_TEST_KILLS:-$PLYFS_KILL_ROUNDS}
+  cargo test --release --features testkit --test mounted -- --nocapture killed::
+  cargo test --release --features testkit --test store -- --nocapture crash:: killed:: full::
 }
 
 # What people run: package managers, git, databases, compilers. Needs mirrors, and 4 GiB of room.
@@ -156,8 +172,8 @@ figures() {
   scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
 }
 
-[ $# -gt 0 ] || set -- differential powercut copyup limits pjdfstest fsx stress fio applications \
-  images fuzz figures
+[ $# -gt 0 ] || set -- differential powercut copyup stopped limits kills pjdfstest fsx stress fio \
+  applications images fuzz figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS

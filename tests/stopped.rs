@@ -275,23 +275,26 @@ impl Stage {
     }
 }
 
-fn play_all(filter: &'static str, numbers: impl Iterator<Item = usize>) {
+/// Plays these cases, or with `PLYFS_STOPS=all` all of them.
+fn play_all(filter: &'static str, numbers: &[usize]) {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root");
         return;
     }
     let stage = Stage::new(filter);
-    let stops: usize = numbers.map(|number| stage.play(number)).sum();
+    let all: Vec<_> = (0..cases().len()).collect();
+    let is_all = std::env::var_os("PLYFS_STOPS").is_some_and(|said| said == "all");
+    let numbers = if is_all { &all } else { numbers };
+    let stops: usize = numbers.iter().map(|number| stage.play(*number)).sum();
     println!("{stops} stops");
 }
 
 #[test]
 fn without_privileges_each_change_is_made_or_not() {
-    play_all("old", 0..cases().len());
+    play_all("old", &[0, 5, 6, 8, 9, 11]);
 }
 
 #[test]
 fn without_attributes_each_change_is_made_or_not() {
-    // Where marks lie is another matter than when: those that decide what shows, and one of links.
-    play_all("bare", [1, 6, 8, 11, 12].into_iter());
+    play_all("bare", &[1, 12]);
 }

@@ -1,6 +1,6 @@
-//! Mounted by somebody who is not root, through fusermount3, or by the root of a user namespace with
-//! subordinate ids, as podman runs us: the programs of `programs/` see what they see in a plain
-//! directory there, too.
+//! Mounted by somebody who is not root, through fusermount3, or by the root of a user namespace
+//! with subordinate ids, as podman runs us: the programs of `programs/` see what they see in a
+//! plain directory there, too.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -102,7 +102,8 @@ impl Alone {
             User|OnTmpfs) {user} bash -e inner ;;
             Bare) python3 filtered bare {user} bash -e inner ;;
             Root)
-                mkfifo -m 666 live; {user} unshare --user bash -c 'echo > live; exec sleep 100' & holder=$!
+                mkfifo -m 666 live
+                {user} unshare --user bash -c 'echo > live; exec sleep 100' & holder=$!
                 read < live; rm live
                 for kind in uid gid; do
                     env printf '0 1000 1\n1 100000 65535\n' > /proc/$holder/${{kind}}_map; done

@@ -151,8 +151,12 @@ impl Probe {
             Self { symlinks: false, .. } => "it has no symbolic links",
             Self { namespace: Some(namespace), .. } => return Ok(Some(*namespace)),
             Self { char_whiteouts: true, identity: true, .. } => return Ok(None),
+            Self { char_whiteouts: true, .. } => {
+                "it has no extended attributes, nor file handles or times of birth instead"
+            }
             Self { namespace: None, .. } => {
-                "neither trusted.* nor user.* extended attributes can be written, nor devices 0:0"
+                "neither trusted.* nor user.* extended attributes can be written, nor devices 0:0 \
+                 made"
             }
         };
         let text = format!(

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! A key is the object's file handle, with its generation (else its inode number and when it was
-//! made): a record never counts for a later object. So the record and the object are changed one after the other, and what a crash leaves
-//! in between is a record that nobody finds. The next mount removes it.
+//! made): a record never counts for a later object. So the record and the object are changed one
+//! after the other, and what a crash leaves in between is a record that nobody finds. The next mount
+//! removes it.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -53,6 +54,8 @@ pub(super) struct Sidecar {
     unswept: AtomicBool,
     /// A record could not be removed.
     leaked: AtomicBool,
+    /// Records were changed since they were last made durable.
+    unsynced: AtomicBool,
     /// Held while a record is read, changed and replaced.
     writing: Mutex<()>,
     temps: AtomicU64,
@@ -151,10 +154,10 @@ impl Sidecar {
         let has = |wanted: &str| AtomicBool::new(names.iter().any(|n| n == wanted.as_bytes()));
         let any = AtomicBool::new(!work::names(Object::dir(&records))?.is_empty());
         let (all, unswept) = (has(ALL), has(UNSWEPT));
-        let (leaked, writing) = (AtomicBool::new(false), Mutex::default());
-        let temps = AtomicU64::new(1);
+        let (leaked, unsynced) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (writing, temps) = (Mutex::default(), AtomicU64::new(1));
         let identity = identity(&records)?;
-        Ok(Self { home, records, identity, any, all, unswept, leaked, writing, temps })
+        Ok(Self { home, records, identity, any, all, unswept, leaked, unsynced, writing, temps })
     }
 
     /// What the object's record is called; `None` where nothing tells it from others.
@@ -267,22 +270,31 @@ impl Sidecar {
             return self.drop_record(key);
         }
         self.first()?;
-        let text = record.encode();
-        if let Ok(()) = rustix::fs::symlinkat(&*text, &self.records, key) {
+        let written = self.write(key, &record.encode());
+        // Now, and not before: it is not yet what anything counts on.
+        self.unsynced.store(true, Ordering::Release);
+        written
+    }
+
+    /// Puts a record in the place of what is there.
+    fn write(&self, key: &[u8], text: &[u8]) -> Result<()> {
+        if let Ok(()) = rustix::fs::symlinkat(text, &self.records, key) {
             return Ok(());
         }
         let temp = format!("#{:x}", self.temps.fetch_add(1, Ordering::Relaxed));
-        match rustix::fs::symlinkat(&*text, &self.home, &temp) {
-            Err(Raw::NAMETOOLONG | Raw::NOSPC) => self.write_file(&temp, &text)?,
-            result => result?,
+        let made = match rustix::fs::symlinkat(text, &self.home, &temp) {
+            Err(Raw::NAMETOOLONG | Raw::NOSPC) => self.write_file(&temp, text),
+            result => result.map_err(Error::from),
+        };
+        let moved = made.and_then(|()| {
+            rustix::fs::renameat(&self.home, &temp, &self.records, key).map_err(Error::from)
+        });
+        if moved.is_err()
+            && let Err(error) = work::remove(self.home.as_fd(), temp.as_bytes())
+        {
+            tracing::debug!(%error, "an unfinished record stays for the next mount to remove");
         }
-        match rustix::fs::renameat(&self.home, &temp, &self.records, key) {
-            Ok(()) => Ok(()),
-            Err(errno) => {
-                rustix::fs::unlinkat(&self.home, &temp, AtFlags::empty())?;
-                Err(errno.into())
-            }
-        }
+        moved
     }
 
     /// Before a record is written: says that there are some, and where.
@@ -309,6 +321,17 @@ impl Sidecar {
             written += rustix::io::write(&file, rest)?;
         }
         Ok(rustix::fs::fsync(&file)?)
+    }
+
+    /// Makes the records durable. Some filesystems make of a directory that is synced nothing else
+    /// durable that was done before.
+    pub(super) fn sync(&self) -> Result<()> {
+        if self.unsynced.swap(false, Ordering::AcqRel) {
+            let open = Object::dir(&self.records).open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+            rustix::fs::fsync(open)
+                .inspect_err(|_| self.unsynced.store(true, Ordering::Release))?;
+        }
+        Ok(())
     }
 
     /// Removes the record of an object that is gone.

@@ -308,6 +308,9 @@ impl Upper for DirUpper {
     }
 
     fn sync_dir(&self, id: Id) -> Result<()> {
+        if let Some(sidecar) = self.tree.sidecar.get() {
+            sidecar.sync()?;
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let open = Object::dir(&*self.tree.dir_fd(id)?).open(flags)?;
         Ok(rustix::fs::fsync(open)?)

@@ -111,10 +111,9 @@ fn the_origin_is_read_where_a_link_count_is() {
 
 #[test]
 fn what_is_not_followed_is_named() {
-    let table: [(&str, &[u8]); 14] = [
+    let table: [(&str, &[u8]); 13] = [
         ("trusted.overlay.verity", b""),
         ("user.overlay.\x7fodd", b""),
-        ("user.fuseoverlayfs.override_stat", b"0:0:755"),
         ("trusted.overlay.metacopy", b"\0\x24\0\x01digest"),
         ("trusted.overlay.opaque", b"z"),
         ("trusted.overlay.nlink", b"U1"),
@@ -136,7 +135,13 @@ fn what_is_not_followed_is_named() {
 
 #[test]
 fn what_means_nothing_for_reading_is_passed_over() {
-    for name in ["trusted.overlay.upper", "trusted.overlay.uuid", "user.overlay.plyfs.later"] {
+    for name in [
+        "trusted.overlay.upper",
+        "trusted.overlay.uuid",
+        "user.overlay.plyfs.later",
+        // Who looks at owners there asks for it by name.
+        "user.fuseoverlayfs.override_stat",
+    ] {
         assert_eq!(decode_one(name, b"?"), Decoded::default());
     }
     let escaped = decode_one("trusted.overlay.overlay.opaque", b"y");
@@ -151,6 +156,10 @@ fn marks_of_the_layer_alone_are_told_apart() {
     assert!(decode_one("user.overlay.plyfs.literal", b"y").literal);
     assert!(decode_one("user.overlay.plyfs.kind", b"c0:0").char_zero);
     assert!(decode_one("user.overlay.plyfs.escapes", b"y").escapes);
+    let left = Left { uid: 5, gid: 6, name: (*b"a name").into() };
+    let leaving = decode_one("trusted.overlay.plyfs.escapes", &left.encode());
+    assert!(leaving.escapes && leaving.left == Some(left));
+    assert_eq!(decode_one("trusted.overlay.plyfs.escapes", b"c0:0 5 x f").left, None);
     assert!(decode_one("trusted.overlay.metacopy", b"").marks.metacopy);
     assert!(decode_one("trusted.overlay.metacopy", b"\0\x04\0\0").marks.metacopy);
     assert!(decode_one("system.posix_acl_default", b"").marks.default_acl);
