@@ -156,6 +156,10 @@ fn marks_of_the_layer_alone_are_told_apart() {
     assert!(decode_one("user.overlay.plyfs.literal", b"y").literal);
     assert!(decode_one("user.overlay.plyfs.kind", b"c0:0").char_zero);
     assert!(decode_one("user.overlay.plyfs.escapes", b"y").escapes);
+    let left = Left { uid: 5, gid: 6, name: (*b"a name").into() };
+    let leaving = decode_one("trusted.overlay.plyfs.escapes", &left.encode());
+    assert!(leaving.escapes && leaving.left == Some(left));
+    assert_eq!(decode_one("trusted.overlay.plyfs.escapes", b"c0:0 5 x f").left, None);
     assert!(decode_one("trusted.overlay.metacopy", b"").marks.metacopy);
     assert!(decode_one("trusted.overlay.metacopy", b"\0\x04\0\0").marks.metacopy);
     assert!(decode_one("system.posix_acl_default", b"").marks.default_acl);
