@@ -168,6 +168,10 @@ impl Layer for FaultLayer {
         self.inner.handle(id)
     }
 
+    fn ino_of(&self, handle: &[u8]) -> Result<Option<u64>> {
+        self.inner.ino_of(handle)
+    }
+
     fn statfs(&self) -> Result<StatFs> {
         self.inner.statfs()
     }

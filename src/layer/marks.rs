@@ -213,12 +213,12 @@ pub struct Decoded {
     pub char_zero: bool,
     /// The directory may hold such devices.
     pub escapes: bool,
+    /// A name in the directory where one is being left.
+    pub left: Option<Left>,
     /// The permission bits to show (those of 0o1777) in the place of what the object has.
     pub perm: Option<u16>,
     /// More marks lie in the work directory.
     pub aside: bool,
-    /// A name in the directory where one is being left.
-    pub left: Option<Left>,
 }
 
 /// A device 0:0 that a rename leaves behind for its user (`RENAME_WHITEOUT`). One step moves the
@@ -396,8 +396,8 @@ pub fn encode_origin(uuid: &[u8; 16], kind: i32, handle: &[u8]) -> Option<Vec<u8
     Some(fb)
 }
 
-/// The UUID of the filesystem, the type and the bytes of a handle that [`encode_origin`] encoded, or
-/// the kernel; `None` for anything else.
+/// The UUID of the filesystem, the type and the bytes of a handle that [`encode_origin`] encoded,
+/// or the kernel; `None` for anything else.
 pub fn decode_origin(fb: &[u8]) -> Option<([u8; 16], i32, &[u8])> {
     let (head, handle) = fb.split_at_checked(FB_HEADER)?;
     let [0, 0xfb, len, flags, kind, uuid @ ..] = head else { return None };

@@ -180,6 +180,10 @@ macro_rules! layer_by_amending {
                 self.inner.handle(id)
             }
 
+            fn ino_of(&self, handle: &[u8]) -> Result<Option<u64>> {
+                self.inner.ino_of(handle)
+            }
+
             fn statfs(&self) -> Result<StatFs> {
                 self.inner.statfs()
             }
