@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The long suites, by name; all of them without one: differential, powercut, copyup, stopped,
-# limits, pjdfstest, fsx, stress, fio, applications, images, fuzz, figures.
+# limits, kills, pjdfstest, fsx, stress, fio, applications, images, fuzz, figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -84,6 +84,16 @@ limits() {
   scripts/limits.py nodes target/release/plyfs
 }
 
+# The server of a mount, and the program at everything that it does to a store, killed
+# PLYFS_KILL_ROUNDS (100) times each at random moments; a disk that is full at PLYFS_FULL_STEPS (40)
+# amounts of space.
+kills() {
+  export PLYFS_KILL_ROUNDS=${PLYFS_KILL_ROUNDS:-100} PLYFS_FULL_STEPS=${PLYFS_FULL_STEPS:-40}
+  export PLYFS_STORE_TEST_KILLS=${PLYFS_STORE_TEST_KILLS:-$PLYFS_KILL_ROUNDS}
+  cargo test --release --features testkit --test mounted -- --nocapture killed::
+  cargo test --release --features testkit --test store -- --nocapture crash:: killed:: full::
+}
+
 # What people run: package managers, git, databases, compilers. Needs mirrors, and 4 GiB of room.
 applications() {
   cargo build --release
@@ -160,7 +170,7 @@ figures() {
   scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
 }
 
-[ $# -gt 0 ] || set -- differential powercut copyup stopped limits pjdfstest fsx stress fio \
+[ $# -gt 0 ] || set -- differential powercut copyup stopped limits kills pjdfstest fsx stress fio \
   applications images fuzz figures
 failed=()
 for suite in "$@"; do

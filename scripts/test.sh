@@ -7,7 +7,8 @@ cd "$(dirname "$(realpath "$0")")/.."
 need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mount:mount \
   mkfs.btrfs:btrfs-progs fuse-overlayfs:fuse-overlayfs \
   setfattr:attr setfacl:acl setcap:libcap2-bin strace:strace unshare:util-linux \
-  python3:python3 busybox:busybox-static umoci:umoci skopeo:skopeo buildah:buildah
+  python3:python3 busybox:busybox-static umoci:umoci skopeo:skopeo buildah:buildah \
+  setpriv:util-linux nsenter:util-linux dockerd:docker.io docker:docker.io
 need_cargo
 
 log=$(mktemp)

@@ -250,3 +250,70 @@ fn what_buildah_commits_is_read() {
         assert_eq!(Config::parse(&image.config).unwrap().cmd, ["/file"]);
     }
 }
+
+/// A docker daemon of its own, which touches no network.
+struct Docker(std::process::Child);
+
+impl Docker {
+    fn start(bench: &Bench) -> Self {
+        let dir = bench.0.path().display();
+        let places = format!(
+            "--data-root={dir}/data --exec-root={dir}/exec --pidfile={dir}/pid \
+             --host=unix://{dir}/docker.sock --storage-driver=vfs"
+        );
+        let log = fs::File::create(bench.path("log")).unwrap();
+        let daemon = Command::new("dockerd")
+            .args(places.split_whitespace())
+            .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
+            .stderr(log.try_clone().unwrap())
+            .stdout(log)
+            .spawn()
+            .unwrap();
+        let this = Self(daemon);
+        let begin = std::time::Instant::now();
+        while !bench.path("docker.sock").exists() {
+            let log = fs::read_to_string(bench.path("log")).unwrap();
+            assert!(begin.elapsed().as_secs() < 60, "dockerd does not start: {log}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        this
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn docker_loads_what_is_exported_and_saves_it_again() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: dockerd needs root");
+        return;
+    }
+    if !have(&["umoci", "dockerd", "docker"]) {
+        return;
+    }
+    let bench = Bench::new();
+    bench.umoci();
+    let (image, contents) = bench.image("umoci");
+    let names = ["test:1", "r.example/other:2"].map(|name| name.parse().unwrap()).to_vec();
+    let all = [ExportImage { names, manifest: image.manifest, config: image.config.clone() }];
+    let write = |_: usize, which: usize, out: &mut dyn Write| Ok(out.write_all(&contents[which])?);
+    let dest = bench.path("docker.tar");
+    export(&all, &write, Compression::None, Format::DockerArchive, &dest).unwrap();
+    let docker = Docker::start(&bench);
+    let client = format!("docker --host=unix://{}/docker.sock", bench.0.path().display());
+    let said = bench.run(&format!("{client} load --input docker.tar"));
+    assert!(said.contains("test:1") && said.contains("r.example/other:2"), "{said}");
+    let id = bench.run(&format!("{client} image inspect --format {{{{.Id}}}} test:1"));
+    assert_eq!(id.trim(), Digest::of(&image.config).to_string());
+    // It verifies layers by their digests; what it writes is what it read.
+    bench.run(&format!("{client} save --output back.tar test:1"));
+    let (back, layers) = bench.image("back.tar");
+    assert_eq!((back.config, layers), (image.config, contents));
+    drop(docker);
+}

@@ -128,9 +128,9 @@ impl Db {
     }
 }
 
-/// Gives the index of the journal, which SQLite maps into memory, all the blocks of its pages: where
-/// these are larger than blocks, SQLite makes sure of one only, and a write to another would end
-/// this process (`SIGBUS`) on a full disk. What this process has open, nobody truncates.
+/// Gives the index of the journal, which SQLite maps into memory, all the blocks of its pages.
+/// Where pages are larger, SQLite makes sure of one only, and a write to another would end this
+/// process (`SIGBUS`) on a full disk. What this process has open, nobody truncates.
 fn allocate_index(layout: &Layout) -> Result<()> {
     let mut path = layout.database().into_os_string();
     path.push("-shm");

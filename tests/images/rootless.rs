@@ -129,7 +129,8 @@ END
         user plyfs create own c
         user mkdir own/mnt
         user plyfs mount c own/mnt
-        user bash -ec 'cd own/mnt; ls dir; rm dir/two; echo new >dir/new; mkdir sub; mv dir/three sub'
+        user bash -ec 'cd own/mnt; ls dir; rm dir/two; echo new >dir/new
+            mkdir sub; mv dir/three sub'
         user plyfs umount c
         user plyfs diff c
         user plyfs commit c own:2 >/dev/null

@@ -5,7 +5,7 @@
 use crate::program::{FILESYSTEMS, Stand, WORKS, Work};
 
 fn steps() -> u64 {
-    std::env::var("PLYFS_FULL_STEPS").map_or(3, |count| count.parse().unwrap())
+    std::env::var("PLYFS_FULL_STEPS").map_or(2, |count| count.parse().unwrap())
 }
 
 /// How much space the work takes while it is done, in bytes: at least what it takes afterwards.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use plyfs::errno::Errno;
 use plyfs::store::Store;
 
-use crate::samples::{assert_clean, bulk, commit, create, import, layout, names, tags};
+use crate::samples::{assert_clean, bulk, commit, create, import, layer, layout, names, tags};
 
 /// A filesystem in memory of so many KiB, gone with the test.
 struct Small(PathBuf);
@@ -137,5 +137,22 @@ fn on_a_full_disk_things_can_still_be_removed() {
     let store = Store::open(Some(&root)).unwrap();
     store.remove_container("box").unwrap();
     assert!(small.used() < 4 << 10);
+    assert_clean(&store);
+}
+
+/// A few kilobytes of archive: zeros compress well.
+#[test]
+fn an_archive_of_more_than_there_is_room_for_is_refused_before_the_disk_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let zeros = vec![0; 12 << 20];
+    let source = layout(&dir.path().join("oci"), "zip:1", &[layer(&[("bomb", Some(&zeros))])]);
+    let place = dir.path().join("small");
+    let _small = Small::mount(&place, 10 << 10);
+    let store = Store::open(Some(&place.join("store"))).unwrap();
+    let error = import(&store, &source).unwrap_err();
+    assert_eq!(error.errno(), Errno::ENOSPC, "{error}");
+    // In the words of the import and not of a write that failed.
+    assert!(error.to_string().contains("less than 1024 KiB are free"), "{error}");
+    assert!(names(&store, "incoming").is_empty() && tags(&store).is_empty());
     assert_clean(&store);
 }

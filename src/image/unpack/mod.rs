@@ -26,9 +26,10 @@
 //! replaced by it, and the other way round; hard links may name what is in a layer below, and
 //! symbolic links. An attribute that the filesystem, or that kind of object, cannot carry is left
 //! out with a warning, as umoci and containerd do, and so are SELinux labels, which are the
-//! machine's. What AUFS kept in `.wh..wh.plnk` for hard links is linked to, and no part of the tree. Unlike umoci: attributes with an empty value are set, as they were in the tree that
-//! was packed; what whiteouts say counts for the layers below wherever in the archive they stand
-//! (image-spec); a directory that neither this layer nor one below describes has the time 0.
+//! machine's. What AUFS kept in `.wh..wh.plnk` is linked to, and no part of the tree. Unlike umoci:
+//! attributes with an empty value are set, as they were in the tree that was packed; what whiteouts
+//! say counts for the layers below wherever in the archive they stand (image-spec); a
+//! directory that neither this layer nor one below describes has the time 0.
 //!
 //! What an archive calls `trusted.overlay.x` is stored escaped, a device 0:0 in disguise: neither
 //! can become a mark.

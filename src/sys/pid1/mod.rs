@@ -3,8 +3,8 @@
 //! The command is not process 1 itself: the kernel withholds from that one every signal it has no
 //! handler for, so that a plain `sleep` could not be interrupted. Process 1 is a fork of plyfs
 //! that mounts what only the new pid namespace can mount (/proc), lets go of the host's root, gives
-//! up its privileges, starts the command, passes signals on to it, reaps whatever processes end, and
-//! ends with the command, and everything else in the container with it.
+//! up its privileges, starts the command, passes signals on to it, reaps whatever processes end,
+//! and ends with the command, and everything else in the container with it.
 //!
 //! The caller may have threads: between fork and exec there are only system calls, on memory that
 //! was laid out before. Nothing there allocates, locks or panics; errors travel as numbers.
