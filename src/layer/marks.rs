@@ -213,12 +213,12 @@ pub struct Decoded {
     pub char_zero: bool,
     /// The directory may hold such devices.
     pub escapes: bool,
-    /// A name in the directory where one is being left.
-    pub left: Option<Left>,
     /// The permission bits to show (those of 0o1777) in the place of what the object has.
     pub perm: Option<u16>,
     /// More marks lie in the work directory.
     pub aside: bool,
+    /// A name in the directory where one is being left.
+    pub left: Option<Left>,
 }
 
 /// A device 0:0 that a rename leaves behind for its user (`RENAME_WHITEOUT`). One step moves the

@@ -72,10 +72,6 @@ impl DirLayer {
         Ok(Arc::new(layer))
     }
 
-    fn find(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
-        self.tree.lookup(dir, name)
-    }
-
     /// Opens an upper directory that nobody has mounted, to read it: with what lies in its work
     /// directory `work`.
     pub fn open_upper(upper: &Path, work: &Path) -> Result<Arc<Self>> {
@@ -89,6 +85,10 @@ impl DirLayer {
             layer.tree.sidecar.get_or_init(|| sidecar);
         }
         Ok(layer)
+    }
+
+    fn find(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
+        self.tree.lookup(dir, name)
     }
 
     /// Whether the layer is held through a read-only clone of its mount.
