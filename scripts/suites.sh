@@ -26,11 +26,13 @@ differential() {
   cargo test --release --features testkit --test differential -- --nocapture
 }
 
-# The power goes while programs write and sync: PLYFS_CUTS (300) moments on ext4 and on XFS.
+# The power goes while programs write and sync, and while images and containers come and go:
+# PLYFS_CUTS (300) moments each on ext4 and on XFS.
 powercut() {
   need mkfs.ext4:e2fsprogs losetup:mount
   cargo build --release
   scripts/powercut.py --on plain,plyfs,volatile --rounds 5 --seconds 10 --cuts "${PLYFS_CUTS:-300}"
+  scripts/powercut_store.py --cuts "${PLYFS_CUTS:-300}"
 }
 
 # Eight copy-ups of a gigabyte at a time (scripts/test.sh has smaller ones). 16 GiB of room.

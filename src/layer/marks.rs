@@ -396,8 +396,8 @@ pub fn encode_origin(uuid: &[u8; 16], kind: i32, handle: &[u8]) -> Option<Vec<u8
     Some(fb)
 }
 
-/// The UUID of the filesystem, the type and the bytes of a handle that [`encode_origin`] encoded, or
-/// the kernel; `None` for anything else.
+/// The UUID of the filesystem, the type and the bytes of a handle that [`encode_origin`] encoded,
+/// or the kernel; `None` for anything else.
 pub fn decode_origin(fb: &[u8]) -> Option<([u8; 16], i32, &[u8])> {
     let (head, handle) = fb.split_at_checked(FB_HEADER)?;
     let [0, 0xfb, len, flags, kind, uuid @ ..] = head else { return None };

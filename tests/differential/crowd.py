@@ -18,6 +18,7 @@ import hashlib
 import mmap
 import os
 import random
+import shutil
 import signal
 import stat
 import struct
@@ -61,9 +62,11 @@ def fill(at, count, seed, layer):
                 with open(f"{top}/{name}", "wb") as file:
                     file.write(rng.randbytes(rng.randrange(1, 5 * PAGE)))
         if layer == 0:
-            os.link(f"{top}/a", f"{top}/link")
+            # For one alone, files of their own: not everybody keeps hard links of layers together.
+            give = os.link if count > 1 else shutil.copy
+            give(f"{top}/a", f"{top}/link")
             for name in SHARED:
-                os.link(f"{at}/shared/{name}", f"{top}/{name}")
+                give(f"{at}/shared/{name}", f"{top}/{name}")
 
 
 class Process:

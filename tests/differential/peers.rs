@@ -253,7 +253,8 @@ fn kernel_again(told: &str, case: &Case, model: &mut Model, ops: &[Op]) -> bool 
 }
 
 /// Kernel overlayfs on an upper that lies in a mount of plyfs does what it does on one in memory,
-/// and finds it again when both were mounted anew. False if it does nothing as a plain directory does.
+/// and finds it again when both were mounted anew. False if it does nothing as a plain directory
+/// does.
 pub(crate) fn stacked_case(
     seed: u64,
     (specs, ops): (&[TreeSpec], &[Op]),

@@ -78,6 +78,9 @@ impl DirUpper {
     /// Ends what a rename began in this directory that was cut short, if one was.
     pub(super) fn settle_left(&self, dir: Id) -> Result<()> {
         let around = self.tree.slots.get(dir)?.flags;
+        if !around.has(Flags::ESCAPES) {
+            return Ok(());
+        }
         let fd = self.tree.dir_fd(dir)?;
         if self.tree.left_in(&fd, around)?.is_none() {
             return Ok(());

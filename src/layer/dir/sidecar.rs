@@ -12,8 +12,8 @@
 //!
 //! A key is the object's file handle, with its generation (else its inode number and when it was
 //! made): a record never counts for a later object. So the record and the object are changed one
-//! after the other, and what a crash leaves in between is a record that nobody finds. The next mount
-//! removes it.
+//! after the other, and what a crash leaves in between is a record that nobody finds. The next
+//! mount removes it.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
