@@ -66,6 +66,8 @@ class Stand:
         os.mkdir(self.dir, 0o755)
         self.cgroup = f"plyfs-engines-{os.path.basename(self.dir)}"
         self.closing = []
+        # What is mounted over the machine's own.
+        self.covered = []
 
     def path(self, *parts):
         return os.path.join(self.dir, *parts)
@@ -93,7 +95,7 @@ class Stand:
             names = file.read()
         for path in ("/run", "/dev/shm", "/var/lib/containers", "/var/lib/cni"):
             if os.path.isdir(path):
-                self.run("mount", "-t", "tmpfs", "-o", "mode=755", "plyfs-engines", path)
+                self.cover(path, "-t", "tmpfs", "-o", "mode=755", "plyfs-engines")
         os.chmod("/dev/shm", 0o1777)
         if not os.path.exists("/etc/resolv.conf"):  # it was a link into /run
             real = os.path.realpath("/etc/resolv.conf")
@@ -110,19 +112,23 @@ class Stand:
         ):
             with open(path) as file:
                 own = self.write("etc/" + os.path.basename(path), file.read() + line + "\n")
-            self.run("mount", "--bind", own, path)
+            self.cover(path, "--bind", own)
         self.make("home", owner=UID)
         # Everybody may open this one, and only here.
         os.mknod(self.path("fuse"), 0o20666, os.makedev(10, 229))
         os.chmod(self.path("fuse"), 0o666)
-        self.run("mount", "--bind", self.path("fuse"), "/dev/fuse")
+        self.cover("/dev/fuse", "--bind", self.path("fuse"))
         # mount(8) starts helpers with a PATH of its own.
-        self.run("mount", "-t", "tmpfs", "plyfs-engines", "/usr/local/sbin")
+        self.cover("/usr/local/sbin", "-t", "tmpfs", "plyfs-engines")
         os.symlink(self.path("bin/plyfs"), "/usr/local/sbin/plyfs")
         # By the name that dockerd, and some scripts, look for.
         bin_dir = self.make("bin")
         shutil.copy(self.plyfs, f"{bin_dir}/plyfs")  # everybody may go there
         os.symlink("plyfs", f"{bin_dir}/fuse-overlayfs")
+
+    def cover(self, path, *mount):
+        self.run("mount", *mount, path)
+        self.covered.append(path)
 
     def divide_cgroups(self):
         """On a machine with both versions of control groups crun wants no controller in the new
@@ -225,7 +231,7 @@ class Stand:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
-        for point in reversed(self.mounts(self.dir)):
+        for point in self.mounts(self.dir)[::-1] + self.covered[::-1]:
             subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
         for path in glob.glob(f"/sys/fs/cgroup/*/{self.cgroup}") + glob.glob(
                 f"/sys/fs/cgroup/{self.cgroup}"):
