@@ -6,7 +6,7 @@
 //!          -> sync -> enter                        one transaction
 //! ```
 //! Nothing is visible before the end. Layers that are finished are noted as such (see
-//! [`finished`](super::finished)) when the import is called off, and every few seconds for the case
+//! [`finished`]) when the import is called off, and every few seconds for the case
 //! that it is killed; the next import of the image begins with them.
 
 mod feed;

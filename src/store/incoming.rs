@@ -81,7 +81,7 @@ impl Incoming {
         Ok(path)
     }
 
-    /// Leaves the layers that are [finished](super::finished) in it to the next import.
+    /// Leaves the layers that are [finished] in it to the next import.
     pub(super) fn keep_finished(&self) {
         self.keeps.store(true, Ordering::Relaxed);
     }

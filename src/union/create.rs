@@ -152,8 +152,8 @@ impl Union {
         let mut plan = Plan {
             what,
             perm: mode.perm,
-            uid: ids.users.stored(caller.uid)?,
-            gid: if inherits { parent_attr.gid } else { ids.groups.stored(caller.gid)? },
+            uid: ids.users.made_by(caller.uid)?,
+            gid: if inherits { parent_attr.gid } else { ids.groups.made_by(caller.gid)? },
             xattrs: Vec::new(),
             default_acl: false,
         };

@@ -94,6 +94,19 @@ impl IdMap {
         }
     }
 
+    /// What the layers hold for the owner of something new that `caller` makes. The machine's root,
+    /// if it has no counterpart, makes it for the root of the layers: container engines put files
+    /// into a container before they enter it.
+    ///
+    /// # Errors
+    /// `EOVERFLOW` for anybody else without a counterpart.
+    pub(super) fn made_by(&self, caller: u32) -> Result<u32> {
+        match self.stored(caller) {
+            Err(_) if caller == 0 && self.ranges.iter().any(|range| range.stored == 0) => Ok(0),
+            stored => stored,
+        }
+    }
+
     fn mapped(&self, id: u32) -> u32 {
         let shift = |range: &Range| Range::shift(id, range.stored, range.shown, range.len);
         if self.ranges.is_empty() {

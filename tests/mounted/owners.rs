@@ -37,9 +37,13 @@ fn line_54_ids_are_mapped_and_none_without_a_counterpart_is_written() {
     assert_eq!(owner(&at("root")), (100_000, 100_000));
     assert_eq!(owner(&at("web")), (100_033, 100_033));
     assert_eq!(owner(&at("nobody")), (65534, 65534), "no counterpart");
-    // We are 0, whom the map does not know.
-    assert_eq!(errno(fs::write(at("new"), "")), EOVERFLOW);
-    assert_eq!(errno(fs::create_dir(at("new"))), EOVERFLOW);
+    // We are 0, whom the map does not know: what we make is for the container's root.
+    fs::write(at("new"), "").unwrap();
+    assert_eq!((owner(&at("new")), owner(&below("new"))), ((100_000, 100_000), (0, 0)));
+    for make in ["touch", "mkdir", "mkfifo", "ln -s x"] {
+        let refused = as_user("sh", &[&"-c", &format!("{make} \"$0\""), &at("dir/other")]);
+        assert!(!refused.status.success() && !below("dir/other").exists(), "{refused:?}");
+    }
     for id in [0, 5, 65534, 165_536] {
         assert_eq!(errno(chown(at("web"), Some(id), None)), EOVERFLOW, "{id}");
         assert_eq!(errno(chown(at("web"), None, Some(id))), EOVERFLOW, "{id}");

@@ -21,6 +21,11 @@ fn ids_in_a_range_have_a_counterpart_and_others_none() {
     for nobody in [0, 999, 1001, 109_999, 175_536, OVERFLOW, u32::MAX] {
         assert_eq!(map.stored(nobody).unwrap_err().errno(), Errno::EOVERFLOW, "{nobody}");
     }
+    // What the machine's root puts there is the container's root's; no others' is anybody's.
+    assert_eq!((map.made_by(0).unwrap(), map.made_by(1000).unwrap()), (0, 0));
+    assert_eq!(map.made_by(OVERFLOW).unwrap_err().errno(), Errno::EOVERFLOW);
+    let rootless = IdMap::new(vec![range(1, 110_000, 65536)]).unwrap();
+    assert_eq!(rootless.made_by(0).unwrap_err().errno(), Errno::EOVERFLOW);
     let none = IdMap::default();
     assert_eq!((none.shown(7), none.stored(u32::MAX).unwrap()), (7, u32::MAX));
 }
