@@ -265,6 +265,13 @@ impl UnionTarget {
                 if p.depth() > q.depth() && p.0.starts_with(&q.0) && flag != RenameFlag::Exchange {
                     return Err(Errno::ENOTEMPTY.into());
                 }
+                let flag = match flag {
+                    RenameFlag::Whiteout { replace, by } => {
+                        let (uid, gid) = (by.uid + self.shift, by.gid + self.shift);
+                        RenameFlag::Whiteout { replace, by: Caller { uid, gid } }
+                    }
+                    flag => flag,
+                };
                 done(u.rename((from, from_name), (to, to_name), flag))
             })
         })

@@ -228,8 +228,10 @@ impl Union {
     ) -> Result<()> {
         let (from, to) = ((ends.from.1, ends.from.2), (ends.to.1, ends.to.2));
         let dir = upper.attr(from.0)?;
-        let gid = if dir.perm & SET_GID == 0 { by.gid } else { dir.gid };
-        upper.rename(from, moved, to, None, RenameHow::Device { uid: by.uid, gid })
+        let ids = &self.options.ids;
+        let uid = ids.users.made_by(by.uid)?;
+        let gid = if dir.perm & SET_GID == 0 { ids.groups.made_by(by.gid)? } else { dir.gid };
+        upper.rename(from, moved, to, None, RenameHow::Device { uid, gid })
     }
 
     /// Prepares an upper object for its new place; returns it. Changes nothing that is visible.

@@ -115,9 +115,10 @@ impl OverriddenUpper {
             return Ok(());
         }
         let attr = self.attr(id)?;
-        let is_link = attr.kind == Kind::Symlink && self.inner.attr(id)?.kind == Kind::Symlink;
-        if is_link {
-            return match self.inner.setattr(id, &SetAttr { uid, gid, ..SetAttr::default() }) {
+        if !matches!(self.inner.attr(id)?.kind, Kind::File | Kind::Dir) {
+            // A link, or a device that a rename has left: they have no such attribute.
+            let set = SetAttr { perm, uid, gid, ..SetAttr::default() };
+            return match self.inner.setattr(id, &set) {
                 Err(error) if !is_refusal(&error) => Err(error),
                 _ => Ok(()),
             };
