@@ -9,6 +9,7 @@ use rustix::io::Errno as Raw;
 
 use super::layout::Layout;
 use crate::errno::{Context, Errno, Error, Result};
+use crate::sys::namespace;
 
 /// What makes a store of version n into one of version n + 1. Released ones never change.
 const MIGRATIONS: &[&str] = &[include_str!("db/1.sql")];
@@ -130,12 +131,18 @@ impl Db {
 
 /// Gives the index of the journal, which SQLite maps into memory, all the blocks of its pages.
 /// Where pages are larger, SQLite makes sure of one only, and a write to another would end this
-/// process (`SIGBUS`) on a full disk. What this process has open, nobody truncates.
+/// process (`SIGBUS`) on a full disk. What a process has open and locked, nobody truncates: so the
+/// locks of SQLite must not go with our descriptor of that file.
 fn allocate_index(layout: &Layout) -> Result<()> {
     let mut path = layout.database().into_os_string();
     path.push("-shm");
+    namespace::with_own_descriptors(|| allocate(&path))
+}
+
+/// Allocates all blocks of the file at `path`.
+fn allocate(path: &std::ffi::OsStr) -> Result<()> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let index = rustix::fs::openat(CWD, &path, flags, Mode::empty())?;
+    let index = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
     let size = u64::try_from(rustix::fs::fstat(&index)?.st_size).unwrap_or(0);
     match rustix::fs::fallocate(&index, FallocateFlags::empty(), 0, size) {
         // A filesystem that does not know it.

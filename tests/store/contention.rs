@@ -173,3 +173,19 @@ fn who_has_a_container_keeps_it() {
         });
     }
 }
+
+/// SQLite's locks are the process's (fcntl(2)): closing any other descriptor of the file lets go of
+/// them, and the next process to open the database truncates what this one has mapped.
+#[test]
+fn who_has_the_store_open_holds_its_lock_on_the_index() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(place.path())).unwrap();
+    let again = Store::open(Some(place.path())).unwrap();
+    drop(again);
+    let index = std::fs::metadata(place.path().join("plyfs.db-shm")).unwrap();
+    let inode = format!(":{} ", std::os::unix::fs::MetadataExt::ino(&index));
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let held = locks.lines().any(|line| line.contains("POSIX") && line.contains(&inode));
+    assert!(held, "nobody holds {inode}:\n{locks}");
+    drop(store);
+}
