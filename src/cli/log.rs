@@ -29,6 +29,8 @@ pub(super) enum Sink {
     Nowhere,
     /// The system's logger.
     System,
+    /// The same, if it answers.
+    SystemIfAny,
     /// The end of a file, which is made if it is missing.
     File(PathBuf),
 }
@@ -42,7 +44,7 @@ impl Sink {
             Some((_, Some("none"))) => Self::Nowhere,
             Some((_, Some("syslog"))) => Self::System,
             Some((path, _)) => Self::File(PathBuf::from(path)),
-            None if Path::new(DEV_LOG).exists() => Self::System,
+            None if Path::new(DEV_LOG).exists() => Self::SystemIfAny,
             None => Self::Nowhere,
         }
     }
@@ -57,15 +59,23 @@ impl Sink {
 
     /// From now on the log goes to the system's logger, if that is what this is.
     pub(super) fn open(&self) -> std::io::Result<()> {
-        if *self == Self::System {
-            let socket = UnixDatagram::unbound()?;
-            socket.connect(DEV_LOG)?;
-            // A logger that is behind must not keep a program from its files.
-            socket.set_nonblocking(true)?;
-            SYSTEM.set(socket).unwrap_or_default();
+        match self {
+            Self::System => connect(),
+            // Nobody asked for it, so nobody is told that it is not there.
+            Self::SystemIfAny => connect().or(Ok(())),
+            Self::Nowhere | Self::File(_) => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// From now on the log goes to the system's logger.
+fn connect() -> std::io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(DEV_LOG)?;
+    // A logger that is behind must not keep a program from its files.
+    socket.set_nonblocking(true)?;
+    SYSTEM.set(socket).unwrap_or_default();
+    Ok(())
 }
 
 /// Logs to standard error what `$PLYFS_LOG` asks for, else `default`.

@@ -31,7 +31,7 @@ pub(super) fn open(options: &MountOptions) -> Result<(Stack, Option<Arc<DirUpper
     Ok((Stack { upper: writable, lowers }, upper))
 }
 
-/// A read-only layer, its owners as its root says that they are kept.
+/// A read-only layer, its owners as its root says that they are kept, if any are.
 fn owned_lower(path: &Path, options: &MountOptions) -> Result<Arc<dyn Layer>, Failure> {
     // podman 4 hands over layers under mounts that shift ids already, and the maps as well.
     let layer = if options.owners.shifts() {
@@ -39,6 +39,10 @@ fn owned_lower(path: &Path, options: &MountOptions) -> Result<Arc<dyn Layer>, Fa
     } else {
         lower(path)?
     };
+    if options.owners.kept.is_none() {
+        // To whom nobody said so, the attribute is one that some user has set.
+        return Ok(layer);
+    }
     let form = override_stat::form_of(&*layer)
         .map_err(|error| Failure::new(format!("layer {}", shown(path)), &error, ""))?;
     Ok(match form {
@@ -47,7 +51,8 @@ fn owned_lower(path: &Path, options: &MountOptions) -> Result<Arc<dyn Layer>, Fa
     })
 }
 
-/// The upper layer, its owners kept as its root says, or else as the options do.
+/// The upper layer; with `xattr_permissions`, its owners kept as its root says, or as the option
+/// does where nothing lies in it yet.
 fn owned_upper(upper: Arc<DirUpper>, options: &MountOptions) -> Result<Arc<dyn Upper>, Failure> {
     let failure = |error: crate::errno::Error| {
         let path = options.upper.as_deref().unwrap_or_else(|| Path::new(""));
@@ -55,8 +60,20 @@ fn owned_upper(upper: Arc<DirUpper>, options: &MountOptions) -> Result<Arc<dyn U
                     extended attributes";
         Failure::new(format!("upperdir {}", shown(path)), &error, hint)
     };
-    let form = override_stat::form_of(&*upper).map_err(failure)?;
-    let Some(form) = form.or(options.owners.kept) else { return Ok(upper) };
+    let Some(kept) = options.owners.kept else { return Ok(upper) };
+    let form = match override_stat::form_of(&*upper).map_err(failure)? {
+        Some(form) => form,
+        None if override_stat::is_empty(&*upper).map_err(failure)? => kept,
+        // What users set as a mere attribute must not become owners and set-id bits.
+        None => {
+            let path = options.upper.as_deref().unwrap_or_else(|| Path::new(""));
+            return Err(Failure::new(
+                format!("upperdir {}", shown(path)),
+                "what lies in it was written without xattr_permissions",
+                "leave the option out, or begin with an empty upperdir",
+            ));
+        }
+    };
     Ok(OverriddenUpper::new(upper, form, process::fs_ids()).map_err(failure)?)
 }
 

@@ -112,6 +112,14 @@ pub(super) fn mount_request(
     let (layers, mut lock) = layers(&store, &container)?;
     let options = options::parse_flags(layers, flags.iter().map(|flag| flag.as_bytes()))
         .map_err(|error| Failure::usage("options", &error, error.hint()))?;
+    if options.owners.kept.is_some() {
+        let hint = "mount its layers with -o lowerdir=..,upperdir=.. instead";
+        return Err(Failure::usage(
+            "xattr_permissions",
+            "a container could not be committed",
+            hint,
+        ));
+    }
     sign(&mut lock, mountpoint);
     Ok(Request {
         options,

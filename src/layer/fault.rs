@@ -198,6 +198,10 @@ impl Upper for FaultLayer {
         Ok((entry, self.wrap(data)))
     }
 
+    fn sync_marks(&self) -> Result<()> {
+        self.inner.sync_marks()
+    }
+
     fn sync_dir(&self, id: Id) -> Result<()> {
         step(&self.plan)?;
         self.inner.sync_dir(id)

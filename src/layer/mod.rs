@@ -325,6 +325,11 @@ pub trait Upper: Layer {
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, id: Id) -> Result<()>;
 
+    /// Makes those marks durable that the layer keeps apart from their objects. No change.
+    fn sync_marks(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes a new object in the work directory.
     fn stage(&self, new: &New<'_>) -> Result<Staged>;
 

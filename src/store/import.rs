@@ -277,8 +277,8 @@ impl Store {
             if settled.is_err() {
                 abort.store(true, Ordering::Relaxed);
             }
-            keeper.end(layers);
-            settled
+            let kept = keeper.end(layers);
+            settled.and(kept)
         })
     }
 
@@ -317,7 +317,7 @@ impl Store {
             settle(scope, work, place, done, &below).context(|| format!("layer {diff}"))?;
             below.push(&dir.join("root")).context(|| format!("layer {diff}"))?;
             layers.push(NewLayer { dir, chain: *chain, parent, diff, size, census: None });
-            keeper.look_at(layers);
+            keeper.look_at(layers)?;
         }
         Ok(())
     }

@@ -20,9 +20,9 @@ pub fn unshare() -> Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
-/// Calls `work` in a thread that has a table of descriptors of its own. Whoever closes any descriptor
-/// of a file lets go of all record locks (fcntl(2)) that are held by the same table on that file,
-/// through whichever descriptor: what others in this process hold stays theirs.
+/// Calls `work` in a thread that has a table of descriptors of its own. Whoever closes any
+/// descriptor of a file lets go of all record locks (fcntl(2)) that are held by the same table on
+/// that file, through whichever descriptor: what others in this process hold stays theirs.
 ///
 /// # Errors
 /// Those of `work`, and of unshare(2).

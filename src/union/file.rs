@@ -226,6 +226,8 @@ impl Union {
         if self.options.durability != Durability::Strict {
             return Ok(());
         }
+        // A mark that comes back after a crash would hide what is written here.
+        upper.sync_marks()?;
         match node.kind {
             Kind::Dir => upper.sync_dir(object.id()),
             // What is open are the data below, which nobody has changed.

@@ -191,8 +191,11 @@ fn line_54_owners_modes_and_types_in_an_attribute() {
     chown(at("web"), Some(77), None).unwrap();
     assert_eq!(told("web"), "77:33:0644:file");
     stand.umount();
-    // Without the option, the root of the upper layer tells.
+    // Who is not told so takes the attribute for a user's.
     stand.mount();
+    assert!(fs::metadata(stand.at("disk")).unwrap().is_file());
+    stand.umount();
+    stand.mount_with(plyfs::<&str>(&[]), &["-o", "xattr_permissions=2"]);
     let meta = fs::metadata(stand.at("disk")).unwrap();
     assert!(meta.file_type().is_block_device() && meta.rdev() == rustix::fs::makedev(8, 0));
     assert!(fs::metadata(stand.at("pipe")).unwrap().file_type().is_fifo());
@@ -205,4 +208,23 @@ fn line_54_owners_modes_and_types_in_an_attribute() {
     drop(kinds);
     assert_eq!(errno(fs::read(stand.at("disk")).map(drop)), 6, "no such device, but a device");
     stand.umount();
+}
+
+/// Any user can set the attribute on a file of his own, where it means nothing.
+#[test]
+fn line_54_what_users_call_owners_becomes_none() {
+    let mut stand = mounted("rw");
+    let attribute = "user.containers.override_stat";
+    for at in ["dir", "", "web"] {
+        run("setfattr", &[&"-n", &attribute, &"-v", &"0:0:4755:file", &stand.at(at)]);
+    }
+    let before = owner(&stand.at("web"));
+    stand.remount();
+    assert_eq!(owner(&stand.at("web")), before);
+    stand.umount();
+    run("setfattr", &[&"-x", &attribute, &stand.path("upper")]);
+    let options = format!("{},xattr_permissions=2", stand.options());
+    let refused = plyfs(&["mount", "-o", &options]).arg(stand.path("mnt")).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("without xattr_permissions"), "{told}");
 }

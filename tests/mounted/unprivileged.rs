@@ -283,3 +283,23 @@ fn an_unprivileged_mount_is_a_plain_directory_too() {
         alone.0.assert_work_is_clean();
     }
 }
+
+/// Who cannot see `trusted.*` attributes would see what was deleted, and metadata without data.
+#[test]
+fn line_19_what_root_wrote_is_refused_where_its_marks_cannot_be_seen() {
+    let mut stand = Stand::new(|lower| fs::write(lower.join("gone"), "gone").unwrap());
+    fs::remove_file(stand.at("gone")).unwrap();
+    stand.umount();
+    let mount = format!(
+        "'{}' mount -o '{}' '{}'",
+        env!("CARGO_BIN_EXE_plyfs"),
+        stand.options(),
+        stand.path("mnt").display()
+    );
+    let arguments = ["--user", "--map-root-user", "--mount", "sh", "-c", &mount];
+    let refused = Command::new("unshare").args(arguments).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("mount it as root"), "{told}");
+    stand.mount();
+    assert!(!stand.at("gone").exists());
+}

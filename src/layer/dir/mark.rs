@@ -73,9 +73,15 @@ impl DirUpper {
             Err(error) if tag == Tag::Redirect && is_too_long(&error) => {
                 tracing::debug!(%error, "a redirect of {} bytes goes beside", value.len());
                 work::mark_aside(&*self.tree.dir_fd(WORK)?)?;
-                // The record counts from the moment that it is there.
+                // The record counts from the moment that the attribute says so, which without a
+                // record would mean that it is lost.
+                sidecar.put(object, &[(tag, value.to_vec())])?;
                 xattr::set(object, &Tag::Aside.stored(namespace), b"y", 0)?;
-                return sidecar.put(object, &[(tag, value.to_vec())]);
+                // An earlier one would count where the record does not: in a copy.
+                return match xattr::remove(object, &tag.stored(namespace)) {
+                    Err(error) if error.errno() != Errno::ENODATA => Err(error),
+                    _ => Ok(()),
+                };
             }
             result => result?,
         }

@@ -54,6 +54,12 @@ pub(super) fn is_widened_file(attr: &Attr) -> bool {
     attr.kind == Kind::File && attr.perm & STICKY != 0
 }
 
+/// Whether a mark on this object counts. One on a file without the sticky bit was left by somebody
+/// who changed the bits on disk and knows no marks.
+pub(super) fn counts(attr: &Attr) -> bool {
+    attr.kind != Kind::File || is_widened_file(attr)
+}
+
 /// The owner's bits of an ACL, at their place in the permission bits; `None` if it is none.
 pub(super) fn acl_owner(acl: &[u8]) -> Option<u16> {
     let entries = acl.strip_prefix(&ACL_VERSION)?.chunks_exact(ACL_ENTRY);

@@ -46,14 +46,26 @@ fn as_char_zero(attr: &mut Attr) {
     attr.blocks = 0;
 }
 
+/// Refuses a directory whose redirect lies elsewhere and is not to be had: without it the directory
+/// would be shown empty.
+fn whole(mut decoded: Decoded) -> Decoded {
+    if decoded.aside && decoded.marks.redirect.is_none() {
+        let why = "plyfs.aside, without its workdir (or in a copy)";
+        decoded.marks.unknown.get_or_insert_with(|| why.into());
+    }
+    decoded
+}
+
 impl Tree {
     /// All marks of an object: its attributes, and what lies beside for want of them, which counts
     /// more.
     pub(super) fn decode(&self, object: Object<'_>, kind: Kind) -> Result<Decoded> {
         let names = xattr::list(object)?;
         let get = |name: &[u8]| xattr::get(object, name);
-        let Some(sidecar) = self.sidecar.get() else { return marks::decode(&names, get) };
         let aside = |name: &Vec<u8>| marks::classify(name) == Class::Known(Tag::Aside);
+        let Some(sidecar) = self.sidecar.get() else {
+            return Ok(whole(marks::decode(&names, get)?));
+        };
         if !sidecar.concerns(kind, names.iter().any(aside)) {
             return marks::decode(&names, get);
         }
@@ -61,10 +73,11 @@ impl Tree {
         let recorded = |name: &[u8]| records.iter().find(|(recorded, _)| recorded == name);
         let own = names.into_iter().filter(|name| recorded(name).is_none());
         let all: Vec<_> = own.chain(records.iter().map(|(name, _)| name.clone())).collect();
-        marks::decode(&all, |name| match recorded(name) {
+        let decoded = marks::decode(&all, |name| match recorded(name) {
             Some((_, value)) => Ok(Some(value.clone())),
             None => get(name),
-        })
+        });
+        decoded.map(whole)
     }
 
     /// See [`Layer::lookup`](crate::layer::Layer::lookup).
@@ -97,6 +110,7 @@ impl Tree {
         if empty_file && decoded.char_zero {
             as_char_zero(&mut attr);
         }
+        decoded.perm = decoded.perm.filter(|_| perm::counts(&attr));
         attr.perm = perm::shown(attr.perm, decoded.perm);
         let mut opened = None;
         if is_dir {
@@ -136,7 +150,8 @@ impl Tree {
             return Err(Errno::ESTALE.into());
         }
         if spot.flags.has(Flags::PERM) || perm::is_widened_file(&attr) {
-            attr.perm = perm::shown(attr.perm, self.decode(object, attr.kind)?.perm);
+            let mark = self.decode(object, attr.kind)?.perm.filter(|_| perm::counts(&attr));
+            attr.perm = perm::shown(attr.perm, mark);
         }
         if spot.flags.has(Flags::CHAR_ZERO) {
             as_char_zero(&mut attr);

@@ -253,7 +253,12 @@ impl Slots {
         let mut table = self.0.lock();
         let slot = table.get_mut(id)?;
         slot.ino = spot.ino;
-        slot.flags = spot.flags;
+        // What somebody has just noted of the object, whoever looked it up before does not know.
+        let mut flags = spot.flags;
+        for flag in [Flags::PERM, Flags::ESCAPES, Flags::XATTR_WHITEOUTS] {
+            flags = flags.with(flag, slot.flags.has(flag));
+        }
+        slot.flags = flags;
         Ok(freed)
     }
 

@@ -91,10 +91,12 @@ impl DirUpper {
         let staging = work::subdirectory(&locked, "work").context(of_work)?;
         work::refuse_incompat(&staging, upper, work)?;
         let home = work::subdirectory(&locked, "plyfs").context(of_work)?;
+        let noted = home.try_clone().context(of_work)?;
         let sidecar = Sidecar::open(home).context(of_work)?;
         work::sweep(&staging).context(of_work)?;
         let probe = probe::run(staging.as_fd()).context(of_work)?;
         let namespace = probe.require().context(of_upper)?;
+        work::note_trusted(&noted, namespace == Some(Namespace::Trusted), upper)?;
         accept_marks(&sidecar, namespace, &staging, upper)?;
         if options.volatile {
             work::mark_volatile(&staging).context(of_work)?;
@@ -123,7 +125,9 @@ impl DirUpper {
             leaving: parking_lot::Mutex::new(()),
         };
         layer.root_entry().context(of_upper)?;
-        layer.settle_left(ROOT).context(of_upper)?;
+        if let Err(error) = layer.settle_left(ROOT) {
+            tracing::debug!(%error, "what a rename left behind is not in its final form");
+        }
         // Now, so that no lookup has to make it: those must work on a full filesystem, too.
         layer.index().context(of_work)?;
         let layer = Arc::new(layer);
@@ -265,7 +269,10 @@ fn accept_marks(
              lower layer show other inode numbers, hard links among them part, and one whose name \
              begins with .wh. does not show"
         );
-        sidecar.sweep(&HashSet::new()).context(of_sidecar)?;
+        // Redirects among them are not given up: this may be the original, somehow disguised.
+        if !work::has_aside(staging) {
+            sidecar.sweep(&HashSet::new()).context(of_sidecar)?;
+        }
     }
     if namespace.is_none() {
         tracing::warn!(
@@ -314,10 +321,12 @@ impl Upper for DirUpper {
         Ok((entry, Arc::new(data)))
     }
 
+    fn sync_marks(&self) -> Result<()> {
+        self.tree.sidecar.get().map_or(Ok(()), Sidecar::sync)
+    }
+
     fn sync_dir(&self, id: Id) -> Result<()> {
-        if let Some(sidecar) = self.tree.sidecar.get() {
-            sidecar.sync()?;
-        }
+        self.sync_marks()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let open = Object::dir(&*self.tree.dir_fd(id)?).open(flags)?;
         Ok(rustix::fs::fsync(open)?)

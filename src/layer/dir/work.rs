@@ -27,6 +27,8 @@ const OURS: [&[u8]; 3] = [b"work", b"index", b"plyfs"];
 /// Features that make the upper unfit for those who do not know them, one entry each.
 const INCOMPAT: &str = "incompat";
 const VOLATILE: &str = "volatile";
+/// There if the upper directory's marks are `trusted.*` attributes.
+const TRUSTED: &str = "trusted";
 /// Marks that decide what shows lie in the sidecar: nobody else must mount this.
 const ASIDE: &str = "plyfs";
 
@@ -161,6 +163,36 @@ pub(super) fn mark_volatile(staging: &OwnedFd) -> Result<()> {
 /// Says on disk that the upper cannot be read without what lies in the sidecar.
 pub(super) fn mark_aside(staging: &OwnedFd) -> Result<()> {
     mark_incompat(staging, ASIDE)
+}
+
+/// Whether there may be marks in the sidecar that decide what shows.
+pub(super) fn has_aside(staging: &OwnedFd) -> bool {
+    let path = format!("{INCOMPAT}/{ASIDE}");
+    rustix::fs::statat(staging, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+/// Notes in `home`, the directory of our own in the work directory, that marks are `trusted.*`
+/// attributes, or refuses an upper directory that has such where they cannot even be seen.
+///
+/// # Errors
+/// `EPERM` if they cannot.
+pub(super) fn note_trusted(home: &OwnedFd, trusted: bool, upper: &Path) -> Result<()> {
+    if trusted {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let made = rustix::fs::openat(home, TRUSTED, flags, Mode::from_raw_mode(0o600));
+        return Ok(made.map(drop)?);
+    }
+    match rustix::fs::statat(home, TRUSTED, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => {
+            let text = format!(
+                "upperdir {} was written as root: its marks are trusted.* attributes, which nobody \
+                 else can read, so that what is deleted would show; mount it as root",
+                upper.display()
+            );
+            Err(Error::new(Errno::EPERM, text))
+        }
+        Err(_) => Ok(()),
+    }
 }
 
 fn mark_incompat(staging: &OwnedFd, feature: &str) -> Result<()> {

@@ -33,6 +33,15 @@ pub fn form_of(layer: &dyn Layer) -> Result<Option<Form>> {
     Ok(None)
 }
 
+/// Whether nothing lies in `layer`.
+pub fn is_empty(layer: &dyn Layer) -> Result<bool> {
+    let listed = layer.readdir(layer.root(), &mut |_| Err(Errno::ENOTEMPTY.into()));
+    match listed {
+        Err(error) if error.errno() == Errno::ENOTEMPTY => Ok(false),
+        listed => listed.map(|()| true),
+    }
+}
+
 /// A read-only layer whose owners are told by an attribute.
 #[derive(Debug)]
 pub struct Overridden {

@@ -183,6 +183,10 @@ impl Upper for OverriddenUpper {
         Ok((self.amended(entry)?, self.guarded(data)))
     }
 
+    fn sync_marks(&self) -> Result<()> {
+        self.inner.sync_marks()
+    }
+
     fn sync_dir(&self, id: Id) -> Result<()> {
         self.inner.sync_dir(id)
     }

@@ -32,13 +32,16 @@ impl<'scope, 'env> Keeper<'scope, 'env> {
     }
 
     /// Begins to write those of the layers that are not written yet, if it is time to.
-    pub(super) fn look_at(&mut self, layers: &mut [NewLayer]) {
+    ///
+    /// # Errors
+    /// As [`end`](Self::end).
+    pub(super) fn look_at(&mut self, layers: &mut [NewLayer]) -> Result<()> {
         if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
-            return;
+            return Ok(());
         }
-        self.end(layers);
+        self.end(layers)?;
         if self.last.elapsed() < self.each {
-            return;
+            return Ok(());
         }
         let from = layers.iter().position(|layer| layer.census.is_none()).unwrap_or(layers.len());
         let mut new = layers.get(from..).unwrap_or_default().to_vec();
@@ -48,11 +51,16 @@ impl<'scope, 'env> Keeper<'scope, 'env> {
             Ok(writing) => self.writing = Some(writing),
             Err(error) => tracing::warn!(%error, "finished layers are not kept"),
         }
+        Ok(())
     }
 
     /// Waits for what is being written, and takes over what was learned of it.
-    pub(super) fn end(&mut self, layers: &mut [NewLayer]) {
-        let Some(writing) = self.writing.take() else { return };
+    ///
+    /// # Errors
+    /// What went wrong in writing it: the kernel tells of data that it could not write but once, so
+    /// another attempt would seem to succeed.
+    pub(super) fn end(&mut self, layers: &mut [NewLayer]) -> Result<()> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
         self.last = Instant::now();
         match writing.join() {
             Ok(Ok((from, written))) => {
@@ -60,8 +68,9 @@ impl<'scope, 'env> Keeper<'scope, 'env> {
                     layer.census = written.census;
                 }
             }
-            Ok(Err(error)) => tracing::warn!(%error, "finished layers are not kept"),
-            Err(_) => tracing::warn!("finished layers are not kept"),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(crate::bug!("a thread has panicked")),
         }
+        Ok(())
     }
 }
