@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::stand::{Stand, assert_ok, fingerprint, plyfs, run};
+use super::stand::{Stand, assert_ok, fingerprint, names, plyfs, run};
 
 fn tree(lower: &Path) {
     fs::write(lower.join("big"), vec![7; 1 << 20]).unwrap();
@@ -297,4 +297,38 @@ fn without_a_thread_to_be_had_a_long_operation_is_done_all_the_same() {
     }
     append(&stand.at("deep/er/file")).unwrap();
     fs::remove_file(stand.at("gone")).unwrap();
+}
+
+/// Else nothing could be deleted any more.
+#[test]
+fn line_49_a_full_disk_can_be_mounted_and_emptied() {
+    for fs in ["ext4", "tmpfs"] {
+        let mut stand = Stand::on_small(fs, two_files);
+        fs::write(stand.at("own"), "own").unwrap();
+        fs::remove_file(stand.at("gone")).unwrap();
+        stand.umount();
+        let upper = stand.path("small/upper");
+        for size in [65536, 1024, 1] {
+            let mut n = 0;
+            while fs::write(upper.join(format!("fill-{size}-{n}")), vec![7; size]).is_ok() {
+                n += 1;
+            }
+        }
+        stand.mount();
+        assert!(!stand.at("gone").exists());
+        assert_eq!(fs::read(stand.at("own")).unwrap(), b"own");
+        fs::remove_file(stand.at("own")).unwrap();
+        fs::remove_file(stand.at("fill-65536-0")).unwrap();
+        fs::write(stand.at("own"), "again").unwrap();
+        fs::remove_file(stand.at("kept")).unwrap();
+        stand.remount();
+        assert_eq!(names(&stand.path("mnt")).iter().filter(|n| !n.starts_with("fill")).count(), 1);
+        stand.umount();
+    }
+}
+
+fn two_files(lower: &Path) {
+    for name in ["gone", "kept"] {
+        fs::write(lower.join(name), name).unwrap();
+    }
 }

@@ -10,7 +10,7 @@ use super::{sidecar, work};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::layer::marks::{Namespace, Tag};
 use crate::sys::object::Object;
-use crate::sys::{handle, xattr};
+use crate::sys::{handle, process, xattr};
 
 /// What a filesystem and our privileges on it allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +164,122 @@ impl Probe {
              ext4, XFS, Btrfs or tmpfs"
         );
         Err(Error::new(Errno::EOPNOTSUPP, text))
+    }
+}
+
+/// Where a work directory keeps what was found out last.
+const KEPT: &str = "probe";
+
+/// The most bytes that are kept.
+const KEPT_MAX: usize = 64;
+
+/// As [`run`], in `staging`. What it finds is kept in `home`, and counts where the filesystem is so
+/// full that nothing can be found out by trying: who could not mount then could not delete, either.
+pub(super) fn run_or_recall(staging: BorrowedFd<'_>, home: &OwnedFd) -> Result<Probe> {
+    let kept = recall(home);
+    match run(staging) {
+        Ok(found) if kept == Some(found) => Ok(found),
+        // What failed for want of space looks as if it could not be done.
+        Ok(found) => {
+            if let Some(kept) = kept.filter(|_| is_full(home)) {
+                return Ok(kept);
+            }
+            if let Err(error) = keep(home, &found) {
+                tracing::debug!(%error, "what the filesystem can do is not noted");
+            }
+            Ok(found)
+        }
+        Err(error) if matches!(error.errno(), Errno::ENOSPC | Errno::EDQUOT) => kept.ok_or(error),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether hardly anything can be made there.
+fn is_full(dir: &OwnedFd) -> bool {
+    rustix::fs::fstatvfs(dir).is_ok_and(|stat| stat.f_bavail < 64 || stat.f_ffree < 16)
+}
+
+/// Whose findings they are: others may do other things.
+fn finder() -> String {
+    let (uid, _) = process::fs_ids();
+    format!("1 {uid} {}", u8::from(process::in_initial_user_namespace()))
+}
+
+fn keep(home: &OwnedFd, probe: &Probe) -> Result<()> {
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o600);
+    let file = rustix::fs::openat(home, KEPT, flags | OFlags::NOFOLLOW, mode)?;
+    let text = format!("{} {}\n", finder(), probe.encode());
+    rustix::io::pwrite(&file, text.as_bytes(), 0)?;
+    Ok(())
+}
+
+fn recall(home: &OwnedFd) -> Option<Probe> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::openat(home, KEPT, flags, Mode::empty()).ok()?;
+    let mut text = [0; KEPT_MAX];
+    let len = rustix::io::pread(&file, &mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..len)?).ok()?;
+    let (whose, bits) = text.strip_suffix('\n')?.rsplit_once(' ')?;
+    (whose == finder()).then(|| Probe::decode(bits)).flatten()
+}
+
+impl Probe {
+    /// A letter an answer.
+    fn encode(&self) -> String {
+        let namespace = match self.namespace {
+            Some(Namespace::Trusted) => 't',
+            Some(Namespace::User) => 'u',
+            None => '-',
+        };
+        let answer = |yes: bool| if yes { 'y' } else { 'n' };
+        std::iter::once(namespace).chain(self.answers().map(answer)).collect()
+    }
+
+    fn answers(&self) -> [bool; 11] {
+        [
+            self.char_whiteouts,
+            self.rename_whiteout,
+            self.exchange,
+            self.no_replace,
+            self.tmpfile,
+            self.reflink,
+            self.d_type,
+            self.handles,
+            self.identity,
+            self.symlinks,
+            self.overrides,
+        ]
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let mut letters = text.chars();
+        let namespace = match letters.next()? {
+            't' => Some(Namespace::Trusted),
+            'u' => Some(Namespace::User),
+            '-' => None,
+            _ => return None,
+        };
+        let mut next = || match letters.next()? {
+            'y' => Some(true),
+            'n' => Some(false),
+            _ => None,
+        };
+        let probe = Self {
+            namespace,
+            char_whiteouts: next()?,
+            rename_whiteout: next()?,
+            exchange: next()?,
+            no_replace: next()?,
+            tmpfile: next()?,
+            reflink: next()?,
+            d_type: next()?,
+            handles: next()?,
+            identity: next()?,
+            symlinks: next()?,
+            overrides: next()?,
+        };
+        letters.next().is_none().then_some(probe)
     }
 }
 

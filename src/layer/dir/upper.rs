@@ -94,7 +94,7 @@ impl DirUpper {
         let noted = home.try_clone().context(of_work)?;
         let sidecar = Sidecar::open(home).context(of_work)?;
         work::sweep(&staging).context(of_work)?;
-        let probe = probe::run(staging.as_fd()).context(of_work)?;
+        let probe = probe::run_or_recall(staging.as_fd(), &noted).context(of_work)?;
         let namespace = probe.require().context(of_upper)?;
         work::note_trusted(&noted, namespace == Some(Namespace::Trusted), upper)?;
         accept_marks(&sidecar, namespace, &staging, upper)?;
