@@ -151,7 +151,7 @@ fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
     }
-    match plan.mount() {
+    match plan.refuse_own_log(&sink).and_then(|()| plan.mount()) {
         Ok(mounted) => {
             plan.sign();
             let logging = sink.open().context(|| "the system's log");
@@ -293,6 +293,16 @@ struct Mounted {
 }
 
 impl Plan {
+    /// Refuses a log that would lie in the mount itself: it is opened before anybody serves that.
+    fn refuse_own_log(&self, sink: &Sink) -> Result<(), Failure> {
+        let dir = sink.file().and_then(Path::parent).and_then(|dir| dir.canonicalize().ok());
+        if dir.is_some_and(|dir| dir.starts_with(&self.mountpoint)) {
+            let why = "the log would lie in the mount that it is of";
+            return Err(self.failure(&why, "give a file elsewhere"));
+        }
+        Ok(())
+    }
+
     /// Opens the layers and mounts their union.
     fn mount(&self) -> Result<Mounted, Failure> {
         // Modes are the callers' business, who come with a umask of their own.

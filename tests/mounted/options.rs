@@ -244,3 +244,16 @@ fn who_unmounts_does_not_wait_forever_for_another_mount_namespace() {
     assert!(gone(10_000), "the server ends with its last user");
     stand.mount();
 }
+
+#[test]
+fn a_log_in_the_mount_itself_is_refused_and_hangs_nobody() {
+    let stand = Stand::unmounted(&["lower"]);
+    let log = stand.path("mnt/log");
+    let options = format!("{},log={}", stand.options(), log.display());
+    let mut mount = Command::new("timeout");
+    mount.args(["-s", "KILL", "20", env!("CARGO_BIN_EXE_plyfs"), "mount", "-o", &options]);
+    let refused = mount.arg(stand.path("mnt")).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.contains("would lie in the mount"), "{told}");
+}
