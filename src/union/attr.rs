@@ -46,7 +46,7 @@ impl Union {
     /// Changes attributes and returns the new ones. A change of owner clears set-id bits, one of
     /// owner or size capabilities, as Linux does.
     pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<Attr> {
-        let upper = self.writable()?;
+        let upper = self.roomy()?;
         let node = self.node(node)?;
         let mut set = *set;
         let ids = &self.options.ids;

@@ -85,6 +85,7 @@ impl Union {
     /// Copies one node up whose parent is. Does nothing if its place changed meanwhile: the caller
     /// looks again.
     fn copy_up(&self, node: &Arc<Node>, part: Part) -> Result<()> {
+        self.roomy()?;
         let _latch = node.latch_write_or_stop()?;
         let (upper, place, metacopy, lowers) = {
             let state = node.state()?;

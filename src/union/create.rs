@@ -107,7 +107,7 @@ impl Union {
         caller: &Caller,
         open: bool,
     ) -> Result<Made> {
-        let upper = self.writable()?;
+        let upper = self.roomy()?;
         let parent = self.dir(parent)?;
         loop {
             let spot = self.locate(&parent, name)?;

@@ -51,7 +51,7 @@ impl Union {
         let handle = Handle::of_flags(flags);
         let truncate = flags & libc::O_TRUNC != 0;
         if handle.writes() || truncate {
-            self.writable()?;
+            self.roomy()?;
             if !handle.writes() && node.state()?.open.as_ref().is_some_and(|it| it.executed > 0) {
                 // The kernel says so, too, but for an open that only truncates it does when we
                 // have done it (`handle_truncate` in `fs/namei.c`, after `vfs_open`).
@@ -154,7 +154,10 @@ impl Union {
             if open.handles == 0 { state.open.take() } else { None }
         };
         // The descriptor is closed here, not under the state's lock.
-        drop(closed);
+        if closed.is_some() {
+            drop(closed);
+            self.live.table.leaving.note(&mut *node.state()?);
+        }
         Ok(())
     }
 
@@ -192,6 +195,7 @@ impl Union {
     }
 
     fn file_to_write(&self, node: &Arc<Node>) -> Result<Arc<dyn Data>> {
+        self.roomy()?;
         self.ensure_upper(node)?;
         self.file(node, true, false)
     }

@@ -23,6 +23,7 @@ mod readdir;
 mod redirect;
 mod remove;
 mod rename;
+mod room;
 mod table;
 mod tmpfile;
 mod xattr;

@@ -64,6 +64,8 @@ pub(super) struct State {
     pub(super) ext: Option<Box<Ext>>,
     /// Its last name is gone.
     pub(super) dead: bool,
+    /// Counted in [`super::room::Leaving`].
+    pub(super) leaving: bool,
     /// The data are in the last lower although there is an upper.
     pub(super) metacopy: bool,
     /// The upper directory carries the impure mark.
@@ -196,6 +198,7 @@ impl State {
             open: None,
             ext: None,
             dead: false,
+            leaving: false,
             metacopy: false,
             impure: false,
             opaque: false,

@@ -119,6 +119,7 @@ impl Union {
         let left = {
             let mut state = node.state()?;
             state.dead |= last;
+            self.live.table.leaving.note(&mut state);
             if state.place.as_ref().is_some_and(|place| place.is(parent, name)) {
                 state.place.take()
             } else {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::NodeId;
 use super::node::Node;
+use super::room::Leaving;
 
 const SHARDS: usize = 16;
 
@@ -18,6 +19,7 @@ const SHARDS: usize = 16;
 pub(super) struct Table {
     shards: [Mutex<Shard>; SHARDS],
     count: AtomicUsize,
+    pub(super) leaving: Leaving,
 }
 
 #[derive(Debug, Default)]
@@ -154,12 +156,15 @@ impl Table {
     pub(super) fn release(&self, node: &Arc<Node>, n: u64) {
         let mut next = self.release_one(node, n);
         while let Some(gone) = next {
-            let parent = match gone.state() {
-                Ok(mut state) => state.place.take().map(|place| place.parent),
+            let (parent, leaving) = match gone.state() {
+                Ok(mut state) => (state.place.take().map(|place| place.parent), state.leaving),
                 // Poisoned: its parent stays alive, which costs memory and nothing else.
-                Err(_) => None,
+                Err(_) => (None, false),
             };
             drop(gone);
+            if leaving {
+                self.leaving.gone();
+            }
             next = parent.and_then(|parent| self.release_one(&parent, 1));
         }
     }

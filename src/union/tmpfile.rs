@@ -27,7 +27,7 @@ impl Union {
         flags: i32,
         caller: &Caller,
     ) -> Result<(Found, Handle)> {
-        let upper = self.writable()?;
+        let upper = self.roomy()?;
         let parent = self.dir(parent)?;
         let dir = self.ensure_upper(&parent)?;
         if parent.state()?.dead {
