@@ -3,6 +3,8 @@
 # test (formatting, lints, documentation) counts as one. The last line is the sum.
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
+# Whoever is started by nohup, or in the background of a script, ignores signals that tests send.
+[ -n "${PLYFS_SIGNALS:-}" ] || exec env --default-signal PLYFS_SIGNALS=default scripts/test.sh "$@"
 . scripts/need.sh
 need cc:gcc c++:g++ fusermount3:fuse3 mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mount:mount \
   mkfs.btrfs:btrfs-progs fuse-overlayfs:fuse-overlayfs \
