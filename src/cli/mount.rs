@@ -345,6 +345,9 @@ impl Plan {
         let mounted = fuse::mount(Arc::new(union), &self.mountpoint, &config);
         mounted.map_err(|error| {
             let hint = match error.errno() {
+                Errno::EPERM if process::has_sys_admin() => {
+                    "this mount namespace is not yours: try 'unshare --map-root-user --mount'"
+                }
                 Errno::EPERM | Errno::EACCES => "run as root, or see 'plyfs doctor'",
                 Errno::EOPNOTSUPP | Errno::EINVAL => "leave the option out",
                 _ => "'plyfs doctor' tells what this system allows",
