@@ -192,7 +192,7 @@ fn dev(at: &OwnedFd, devices: &[OwnedFd], console: Option<&OwnedFd>) -> Result<(
     let no_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts = [(c"newinstance", c""), (c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", TTY)];
     match submount(&dev, "pts", c"devpts", &pts, no_exec) {
-        // In a user namespace that has no such group, terminals belong to the group that opens them.
+        // In a user namespace without such a group, terminals belong to that of who opens them.
         Err(error) if error.errno() == Errno::EINVAL => {
             let [all @ .., _] = pts;
             submount(&dev, "pts", c"devpts", &all, no_exec)?;
