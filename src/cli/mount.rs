@@ -14,7 +14,7 @@ use super::output::{Exit, Failure, Outcome};
 use super::overlap::{self, Place, Role, shown};
 use super::{output, stack, stored};
 use crate::errno::{Context, Errno, Error};
-use crate::fuse::{self, Driver, MountConfig, Session};
+use crate::fuse::{self, Driver, MountConfig, Session, Syncing};
 use crate::layer::dir::DirUpper;
 use crate::store::{Lock, Signature};
 use crate::sys::daemon::{self, Forked, Ready};
@@ -339,6 +339,12 @@ impl Plan {
             noexec: options.noexec,
             noatime: options.noatime,
             timeout: options.manner.timeout,
+            sync: match (options.manner.sync, options.manner.dirsync) {
+                (true, _) => Syncing::All,
+                (false, true) => Syncing::Names,
+                (false, false) => Syncing::Asked,
+            },
+            auto_unmount: options.manner.auto_unmount,
             contexts: options.manner.contexts.clone(),
             source: self.request.source.clone(),
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::fuser;
 use super::native::{self, Notifier};
 use crate::errno::{Context, Errno, Error, Result};
-use crate::sys::fuse_mount::{self, FuseMount};
+use crate::sys::fuse_mount::{self, Connection, FuseMount};
 use crate::sys::mountinfo;
 use crate::union::Union;
 
@@ -20,6 +20,18 @@ pub enum Driver {
     Native,
     /// The crate fuser: it cannot say all that the protocol has.
     Fuser,
+}
+
+/// What is made durable before a change is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Syncing {
+    /// What is asked for.
+    #[default]
+    Asked,
+    /// New names, and those that change or go (`dirsync`).
+    Names,
+    /// Everything (`sync`).
+    All,
 }
 
 /// How to mount.
@@ -48,6 +60,10 @@ pub struct MountConfig {
     /// How long the kernel may keep names and attributes; `None` for good. The native driver only:
     /// `EOPNOTSUPP`.
     pub timeout: Option<Duration>,
+    /// What is durable before a change is answered. The native driver only: `EOPNOTSUPP`.
+    pub sync: Syncing,
+    /// It is unmounted when this process ends, however that ends; `fusermount3` does it.
+    pub auto_unmount: bool,
     /// Security contexts for the kernel (`context`, `fscontext`, ...), by name.
     pub contexts: Vec<(String, String)>,
     /// Shown as the source in /proc/mounts.
@@ -67,6 +83,8 @@ impl Default for MountConfig {
             noexec: false,
             noatime: false,
             timeout: None,
+            sync: Syncing::default(),
+            auto_unmount: false,
             contexts: Vec::new(),
             source: "plyfs".to_owned(),
         }
@@ -84,6 +102,8 @@ pub struct Session {
     /// A shared lock on the directory under the mount, held while this session lives: who has
     /// unmounted can wait for it.
     claim: Option<OwnedFd>,
+    /// Closed when this process ends: see [`MountConfig::auto_unmount`].
+    _watched: Option<OwnedFd>,
 }
 
 /// A driver with its connection.
@@ -100,6 +120,10 @@ impl Server {
             Driver::Fuser => {
                 if config.timeout.is_some() {
                     let why = "the driver fuser cannot have another timeout than its own";
+                    return Err(Error::new(Errno::EOPNOTSUPP, why));
+                }
+                if config.sync != Syncing::Asked {
+                    let why = "the driver fuser can neither 'sync' nor 'dirsync'";
                     return Err(Error::new(Errno::EOPNOTSUPP, why));
                 }
                 let threads = config.threads.max(1);
@@ -181,10 +205,12 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
         nodev: config.nodev,
         noexec: config.noexec,
         noatime: config.noatime,
+        sync: config.sync == Syncing::All,
+        auto_unmount: config.auto_unmount,
         contexts: &config.contexts,
     };
     let claim = fuse_mount::claim(&path);
-    let connection = fuse_mount::mount(&path, &wire)?;
+    let Connection { device, watched } = fuse_mount::mount(&path, &wire)?;
     let id = match fuse_mount::mount_id(&path) {
         Ok(id) => id,
         Err(error) => {
@@ -194,8 +220,8 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
     };
     let unique = fuse_mount::unique_mount_id(&path);
     let place = Place { path, id, unique };
-    match Server::start(union.clone(), connection, config) {
-        Ok(server) => Ok(Session { server: Some(server), union, place, claim }),
+    match Server::start(union.clone(), device, config) {
+        Ok(server) => Ok(Session { server: Some(server), union, place, claim, _watched: watched }),
         Err(error) => {
             place.unmount(true)?;
             Err(error)

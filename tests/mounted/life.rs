@@ -62,6 +62,29 @@ fn a_lazily_unmounted_mount_is_served_to_its_last_user_and_then_ends() {
     stand.mount();
 }
 
+#[test]
+fn who_asked_for_it_is_unmounted_even_if_the_server_is_killed() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    text(&stand.path("lower"));
+    let at = stand.path("mnt").display().to_string();
+    let mounted = || fs::read_to_string("/proc/self/mounts").unwrap().contains(&at);
+    for round in 0..2 {
+        stand.mount_with(plyfs::<&str>(&[]), &["-o", "auto_unmount"]);
+        assert!(mounted());
+        // As root without being asked, as by the other way to mount.
+        run("mknod", &[&stand.at(&format!("null{round}")), &"c", &"1", &"3"]);
+        fs::write(stand.at(&format!("null{round}")), "gone").unwrap();
+        if round == 0 {
+            stand.umount();
+        } else {
+            signal(stand.server(), Signal::KILL);
+        }
+        wait("the mount's end", || !mounted());
+    }
+    stand.mount();
+    assert_eq!(fs::read(stand.at("file")).unwrap(), b"text\n");
+}
+
 /// Container engines detach a root filesystem and mount it again in the same breath.
 #[test]
 fn who_mounts_anew_at_once_waits_for_the_server_before() {

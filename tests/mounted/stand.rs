@@ -141,6 +141,9 @@ impl Stand {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
             let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
             let line = String::from_utf8_lossy(&line).into_owned();
+            if line.starts_with("fusermount3") {
+                continue;
+            }
             if line.split('\0').any(|arg| arg == mnt) && line.contains("plyfs") {
                 return pid;
             }
