@@ -167,8 +167,9 @@ def packages(stand, say, pair):
     def one(engine):
         where = context(stand, engine, PACKAGES, "packages")
         build(engine, where, "built", "--layers=false", target="build")
+        # Without privileges podman makes no devices.
         return engine.image_tree("built", *MOMENTS, "/var/lib/systemd*:mtime",
-                                 "/etc/ld.so.cache:content")
+                                 "/etc/ld.so.cache:content", *(["/dev/*"] * pair[1].user))
     stand.alike(say("apt and pip, the stage's tree"), one, *pair)
 
     def two(engine):

@@ -64,7 +64,7 @@ def nested(stand, short=False):
         name = "inside"
         command = ["run", "--rm", "--privileged", "--name", name, "--volume",
                    f"{stand.path('bin/plyfs')}:/usr/local/bin/plyfs:ro", "--volume",
-                   f"{stand.image('docker')}:/image:ro", "--volume",
+                   f"{stand.image('plain-docker')}:/image:ro", "--volume",
                    f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/same_tree.py:"
                    "/same_tree.py:ro"]
         if volume:
