@@ -122,13 +122,16 @@ class Bench:
 
     def ten(self, engine):
         """Starts containers at once; returns when all have done their work, and stay."""
+        done = self.place.make(engine.name, "done", owner=engine.owner)
+
         def start(number):
-            script = f"{COMPUTE}; open('/done', 'w'); import time; time.sleep(1000)"
-            engine("run", "--detach", "--name", f"c{number}", "apps", "python3", "-c", script)
-            for _ in range(3000):
-                if engine("exec", f"c{number}", "sh", "-c", "ls /done || :").strip():
+            script = f"{COMPUTE}; open('/done/{number}', 'w'); import time; time.sleep(1000)"
+            engine("run", "--detach", "--name", f"c{number}", "--volume", f"{done}:/done", "apps",
+                   "python3", "-c", script)
+            for _ in range(30_000):
+                if os.path.exists(f"{done}/{number}"):
                     return
-                time.sleep(0.1)
+                time.sleep(0.01)
             raise Broken("a container does not get done")
         with concurrent.futures.ThreadPoolExecutor(CONTAINERS) as pool:
             list(pool.map(start, range(CONTAINERS)))
@@ -197,12 +200,14 @@ def memory(engine):
 def measure(bench, job, engine):
     """Seconds of a job; and what ten containers need."""
     os.sync()
-    begin = time.monotonic()
-    printed = getattr(bench, job)(engine)
-    samples = {job: time.monotonic() - begin}
-    bench.check(job, engine, printed)
-    if job == "ten":
-        samples |= memory(engine)
+    try:
+        begin = time.monotonic()
+        printed = getattr(bench, job)(engine)
+        samples = {job: time.monotonic() - begin}
+        bench.check(job, engine, printed)
+        if job == "ten":
+            samples |= memory(engine)
+    finally:
         engine("rm", "--force", "--time", "0", "--all")
     same(engine.left(), [], "what is left")
     return samples
@@ -220,8 +225,11 @@ def report(results, drivers, rounds, rootless):
         cells, middle = [], {}
         for name in names:
             samples = results[row][name]
-            middle[name] = statistics.median(samples)
-            cells.append(f"{middle[name]:,.2f} ({min(samples):,.2f} to {max(samples):,.2f})")
+            middle[name] = statistics.median(samples) if samples else 0
+            fails = "" if len(samples) == rounds else f"fails {rounds - len(samples)} times"
+            spread = f"({min(samples):,.2f} to {max(samples):,.2f})" if samples else ""
+            cells.append(" ".join(filter(None, [f"{middle[name]:,.2f}", spread, fails])
+                                  if samples else [fails]))
         ours = middle["plyfs"]
         cells += [f"{ours / middle[name]:.2f}" if middle[name] else "" for name in others]
         print(f"| {title} | {' | '.join(cells)} |")
@@ -273,10 +281,16 @@ def run(place, args):
                    for driver in drivers}
         for job in JOBS:
             for driver in turned:
-                for row, sample in measure(bench, job, engines[driver.name]).items():
+                try:
+                    samples = measure(bench, job, engines[driver.name])
+                    told = f"{samples[job]:.2f}"
+                except Broken as error:
+                    # Whoever cannot do a job at all is shown so; the others are measured.
+                    samples, told = {}, f"FAILED: {error}"
+                for row, sample in samples.items():
                     results[row][driver.name].append(sample)
-                print(f"round {number + 1}: {job}: {driver.name}: "
-                      f"{results[job][driver.name][-1]:.2f}", file=sys.stderr, flush=True)
+                print(f"round {number + 1}: {job}: {driver.name}: {told}", file=sys.stderr,
+                      flush=True)
     report(results, drivers, args.rounds, args.rootless)
     if args.json:
         with open(args.json, "w") as file:
