@@ -107,7 +107,7 @@ Options for -o, separated by commas:
   log=FILE           where a mount in the background logs to; also log=syslog, log=none
   debug              as -d
   sync, dirsync      changes are durable before the program goes on: all, or those of names
-  auto_unmount       unmounted when its process ends, however that ends, by fusermount3
+  auto_unmount       unmounted when its process ends, however that ends, by a second process
   allow_other        all users may enter, as they always may when root mounts
   ro, nosuid, nodev, noexec, noatime   as for mount(8); as root without them: suid, dev, exec
 A backslash takes the meaning from a comma, a colon or a backslash in a path: a\\:b

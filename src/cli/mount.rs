@@ -1,6 +1,7 @@
 //! `plyfs mount`: from the command line to a live mount with a server behind it.
 
 use std::fmt::Display;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,6 +114,7 @@ pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
         log::to_stderr(if debug { "plyfs=trace" } else { log::DEFAULT });
         process::spare_when_memory_ends();
         let mounted = plan.mount()?;
+        let _watched = plan.watch(&mounted)?;
         plan.sign();
         return serve(mounted, &mut plan, Hangup::Ends);
     }
@@ -151,8 +153,9 @@ fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
     }
-    match plan.refuse_own_log(&sink).and_then(|()| plan.mount()) {
-        Ok(mounted) => {
+    let mounted = plan.refuse_own_log(&sink).and_then(|()| plan.mount());
+    match mounted.and_then(|mounted| Ok((plan.watch(&mounted)?, mounted))) {
+        Ok((_watched, mounted)) => {
             plan.sign();
             let logging = sink.open().context(|| "the system's log");
             if let Err(error) = logging.and_then(|()| ready.ready(sink.file())) {
@@ -344,7 +347,6 @@ impl Plan {
                 (false, true) => Syncing::Names,
                 (false, false) => Syncing::Asked,
             },
-            auto_unmount: options.manner.auto_unmount,
             contexts: options.manner.contexts.clone(),
             source: self.request.source.clone(),
         };
@@ -360,6 +362,17 @@ impl Plan {
             };
             self.failure(&error, hint)
         })
+    }
+
+    /// Has the mount end when this process does, however it ends, where that is wanted; as long as
+    /// what this returns is open. This process must have no other threads yet.
+    fn watch(&self, mounted: &Mounted) -> Result<Option<OwnedFd>, Failure> {
+        if !self.request.options.manner.auto_unmount {
+            return Ok(None);
+        }
+        let ender = mounted.session.ender();
+        let watched = daemon::when_ended(move || ender.end());
+        watched.map(Some).map_err(|error| self.failure(&error, "leave auto_unmount out"))
     }
 
     /// Says in the container's lock, if there is one, who serves it, and what is mounted.

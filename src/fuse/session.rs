@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::fuser;
 use super::native::{self, Notifier};
 use crate::errno::{Context, Errno, Error, Result};
-use crate::sys::fuse_mount::{self, Connection, FuseMount};
+use crate::sys::fuse_mount::{self, FuseMount};
 use crate::sys::mountinfo;
 use crate::union::Union;
 
@@ -62,8 +62,6 @@ pub struct MountConfig {
     pub timeout: Option<Duration>,
     /// What is durable before a change is answered. The native driver only: `EOPNOTSUPP`.
     pub sync: Syncing,
-    /// It is unmounted when this process ends, however that ends; `fusermount3` does it.
-    pub auto_unmount: bool,
     /// Security contexts for the kernel (`context`, `fscontext`, ...), by name.
     pub contexts: Vec<(String, String)>,
     /// Shown as the source in /proc/mounts.
@@ -84,7 +82,6 @@ impl Default for MountConfig {
             noatime: false,
             timeout: None,
             sync: Syncing::default(),
-            auto_unmount: false,
             contexts: Vec::new(),
             source: "plyfs".to_owned(),
         }
@@ -102,8 +99,6 @@ pub struct Session {
     /// A shared lock on the directory under the mount, held while this session lives: who has
     /// unmounted can wait for it.
     claim: Option<OwnedFd>,
-    /// Closed when this process ends: see [`MountConfig::auto_unmount`].
-    _watched: Option<OwnedFd>,
 }
 
 /// A driver with its connection.
@@ -206,11 +201,10 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
         noexec: config.noexec,
         noatime: config.noatime,
         sync: config.sync == Syncing::All,
-        auto_unmount: config.auto_unmount,
         contexts: &config.contexts,
     };
     let claim = fuse_mount::claim(&path);
-    let Connection { device, watched } = fuse_mount::mount(&path, &wire)?;
+    let connection = fuse_mount::mount(&path, &wire)?;
     let id = match fuse_mount::mount_id(&path) {
         Ok(id) => id,
         Err(error) => {
@@ -220,8 +214,8 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
     };
     let unique = fuse_mount::unique_mount_id(&path);
     let place = Place { path, id, unique };
-    match Server::start(union.clone(), device, config) {
-        Ok(server) => Ok(Session { server: Some(server), union, place, claim, _watched: watched }),
+    match Server::start(union.clone(), connection, config) {
+        Ok(server) => Ok(Session { server: Some(server), union, place, claim }),
         Err(error) => {
             place.unmount(true)?;
             Err(error)

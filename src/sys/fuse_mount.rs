@@ -49,20 +49,8 @@ pub struct FuseMount<'a> {
     pub noatime: bool,
     /// `sync`: after each write the kernel asks for the file to be synced.
     pub sync: bool,
-    /// The helper mounts, whoever we are, and unmounts when nobody has the connection any more.
-    pub auto_unmount: bool,
     /// Security contexts, `context` and the like, by name.
     pub contexts: &'a [(String, String)],
-}
-
-/// The connection of a mount.
-#[derive(Debug)]
-pub struct Connection {
-    /// The device that requests come from.
-    pub device: OwnedFd,
-    /// What the helper watches for `auto_unmount`: it unmounts when the last process that has it
-    /// has gone.
-    pub watched: Option<OwnedFd>,
 }
 
 /// Mounts at `target` (absolute, resolved) and returns the connection. The kernel checks
@@ -71,7 +59,7 @@ pub struct Connection {
 /// # Errors
 /// `ENODEV` without a FUSE device, `EPERM` where neither we nor the helper may mount, `EINVAL` for
 /// a context that the kernel does not take (without SELinux, any).
-pub fn mount(target: &Path, mount: &FuseMount<'_>) -> Result<Connection> {
+pub fn mount(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
     let device = match open_device() {
         Ok(device) => device,
         Err(Raw::NOENT | Raw::NODEV | Raw::NXIO) => {
@@ -80,11 +68,8 @@ pub fn mount(target: &Path, mount: &FuseMount<'_>) -> Result<Connection> {
         // The helper opens it as this user, too: there is no way around.
         Err(errno) => return Err(errno).context(|| format!("cannot open {DEVICE}")),
     };
-    if mount.auto_unmount {
-        return mount_by_helper(target, mount);
-    }
     match mount_by_api(&device, target, mount) {
-        Ok(()) => Ok(Connection { device, watched: None }),
+        Ok(()) => Ok(device),
         Err(Raw::PERM) => mount_by_helper(target, mount),
         Err(Raw::INVAL) if let Some((name, _)) = mount.contexts.first() => {
             let why = format!("the kernel does not take '{name}' (is SELinux enabled?)");
@@ -149,14 +134,14 @@ pub fn open_device() -> rustix::io::Result<OwnedFd> {
 }
 
 /// Lets the helper mount, which sends the connection over a socket.
-fn mount_by_helper(target: &Path, mount: &FuseMount<'_>) -> Result<Connection> {
+fn mount_by_helper(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC,
         None,
     )?;
-    let mut helper = Command::new(HELPER)
+    let output = Command::new(HELPER)
         .arg("-o")
         .arg(helper_options(mount))
         .arg("--")
@@ -166,38 +151,28 @@ fn mount_by_helper(target: &Path, mount: &FuseMount<'_>) -> Result<Connection> {
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| Error::new(Errno::EPERM, format!("cannot run {HELPER}: {error}")))?;
-    let received = receive_fd(&ours);
-    if let (true, Ok(device)) = (mount.auto_unmount, &received) {
-        let device = device.try_clone()?;
-        // It stays, as long as the other end of the socket is open.
-        drop(helper.stderr.take());
-        return Ok(Connection { device, watched: Some(ours) });
-    }
-    let output = helper.wait_with_output()?;
+        .output()
+        .map_err(|error| {
+            Error::new(Errno::EPERM, format!("only root may mount without {HELPER}: {error}"))
+        })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(Error::new(Errno::EPERM, text.trim().to_owned()));
     }
-    Ok(Connection { device: received?, watched: None })
+    receive_fd(&ours)
 }
 
-/// What the helper is told. It leaves out `suid` and `dev` for who is not root.
+/// What the helper is told.
 fn helper_options(mount: &FuseMount<'_>) -> String {
     let source = mount.source.replace('\\', "\\\\").replace(',', "\\,");
     let mut options = format!("fsname={source},subtype={}", mount.subtype);
     options.push_str(",default_permissions");
-    let root = rustix::process::getuid().is_root();
     for (on, option) in [
         (mount.allow_other, ",allow_other"),
         (mount.read_only, ",ro"),
         (mount.noexec, ",noexec"),
         (mount.noatime, ",noatime"),
         (mount.sync, ",sync"),
-        (root && !mount.nosuid, ",suid"),
-        (root && !mount.nodev, ",dev"),
-        (mount.auto_unmount, ",auto_unmount"),
     ] {
         options.push_str(if on { option } else { "" });
     }
