@@ -141,7 +141,7 @@ impl Stand {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
             let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
             let line = String::from_utf8_lossy(&line).into_owned();
-            if line.split('\0').any(|arg| arg == mnt) && line.contains("plyfs") {
+            if line.split('\0').any(|arg| arg == mnt) && line.contains("plyfs") && serves(pid) {
                 return pid;
             }
         }
@@ -179,6 +179,13 @@ impl Drop for Stand {
             force_umount(&self.path("small"));
         }
     }
+}
+
+/// Whether a process has a connection to the kernel's FUSE.
+fn serves(pid: i32) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let mut targets = descriptors.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    targets.any(|target| target == Path::new("/dev/fuse"))
 }
 
 /// Another container over a stand's layers.
