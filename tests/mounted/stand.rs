@@ -52,18 +52,25 @@ impl Stand {
         fs::create_dir(&small).unwrap();
         if fs == "tmpfs" {
             run("mount", &[&"-t", &"tmpfs", &"-o", &"size=4m,nr_inodes=200", &"none", &small]);
-        } else if fs == "btrfs" {
-            let image = stand.path("image");
-            fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
-            run("mkfs.btrfs", &[&"-q", &image]);
-            run("mount", &[&"-o", &"loop", &image, &small]);
-            run("btrfs", &[&"quota", &"enable", &small]);
-            run("btrfs", &[&"qgroup", &"limit", &"4M", &"0/5", &small]);
         } else {
-            let image = stand.path("image");
-            fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();
-            run(&format!("mkfs.{fs}"), &[&"-q", &"-N", &"200", &image]);
+            // In memory, if there is such a place: the disk may be slow. The loop device keeps it.
+            let image = tempfile::NamedTempFile::new_in("/dev/shm")
+                .or_else(|_| tempfile::NamedTempFile::new())
+                .unwrap();
+            let btrfs = fs == "btrfs";
+            image.as_file().set_len(if btrfs { 128 << 20 } else { 4 << 20 }).unwrap();
+            let mkfs = format!("mkfs.{fs}");
+            let image = image.path();
+            if btrfs {
+                run(&mkfs, &[&"-q", &image]);
+            } else {
+                run(&mkfs, &[&"-q", &"-N", &"200", &image]);
+            }
             run("mount", &[&"-o", &"loop", &image, &small]);
+            if btrfs {
+                run("btrfs", &[&"quota", &"enable", &small]);
+                run("btrfs", &[&"qgroup", &"limit", &"4M", &"0/5", &small]);
+            }
         }
         stand.small = true;
         (stand.upper, stand.work) = ("small/upper".to_owned(), "small/work".to_owned());
