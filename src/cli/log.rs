@@ -1,11 +1,13 @@
 //! Where the log goes.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use rustix::fs::{CWD, Mode, OFlags};
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -20,7 +22,37 @@ const DEV_LOG: &str = "/dev/log";
 const LOG_DAEMON: u8 = 3 << 3;
 
 /// The system's logger, once a process in the background logs to it.
-static SYSTEM: OnceLock<UnixDatagram> = OnceLock::new();
+static SYSTEM: OnceLock<System> = OnceLock::new();
+
+/// How the system's logger is reached, also when it was started anew and has made another socket
+/// of that name. The directory is held: its path may lead into our own mount by then, where a
+/// lookup would wait for the thread that logs.
+#[derive(Debug)]
+struct System {
+    socket: UnixDatagram,
+    dir: OwnedFd,
+    name: OsString,
+}
+
+impl System {
+    fn find(path: &Path) -> std::io::Result<Self> {
+        let path = path.canonicalize()?;
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(std::io::ErrorKind::NotFound.into());
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(CWD, dir, flags, Mode::empty())?;
+        let socket = UnixDatagram::unbound()?;
+        // A logger that is behind must not keep a program from its files.
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, dir, name: name.to_owned() })
+    }
+
+    fn send(&self, line: &[u8]) -> std::io::Result<usize> {
+        let dir = format!("/proc/self/fd/{}", self.dir.as_raw_fd());
+        self.socket.send_to(line, Path::new(&dir).join(&self.name))
+    }
+}
 
 /// Where a process in the background logs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,11 +102,11 @@ impl Sink {
 
 /// From now on the log goes to the system's logger.
 fn connect() -> std::io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    socket.connect(DEV_LOG)?;
-    // A logger that is behind must not keep a program from its files.
-    socket.set_nonblocking(true)?;
-    SYSTEM.set(socket).unwrap_or_default();
+    // Somebody has to listen.
+    UnixDatagram::unbound()?.connect(DEV_LOG)?;
+    let system = System::find(Path::new(DEV_LOG))?;
+    // The first one is as good.
+    SYSTEM.set(system).unwrap_or_default();
     Ok(())
 }
 

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use super::census::census;
 use super::finished::is_finished;
@@ -271,8 +273,8 @@ impl Store {
         })?;
         drop(tx);
         let trash = self.layout.trash();
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
-        let dir = rustix::fs::open(&trash, flags, rustix::fs::Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let dir = rustix::fs::open(&trash, flags, Mode::empty())?;
         for name in names_in(&dir)? {
             let path = trash.join(String::from_utf8_lossy(&name).as_ref());
             report.add(path.display().to_string(), "not yet deleted", Remedy::Repair("delete it"));
@@ -290,9 +292,36 @@ impl Store {
         Ok(())
     }
 
+    /// Looks at a bad layer once more; if it is still bad, nobody can change that until what is
+    /// returned is dropped. Nobody waits while the layer is read, which may take minutes.
+    fn still_bad(
+        &self,
+        chain: ChainId,
+        options: &CheckOptions<'_>,
+    ) -> Result<Option<rusqlite::Transaction<'_>>> {
+        let tree = self.layout.tree(chain);
+        loop {
+            let before = present(&tree)?;
+            let images = all_images(self.db.read())?;
+            let mut layers = images.iter().flat_map(|image| &image.layers);
+            if let Some(layer) = layers.find(|layer| layer.chain == chain) {
+                match check_layer(&self.layout, layer, options) {
+                    Ok(_) => return Ok(None),
+                    Err(error) if error.errno().is_of_the_moment() => return Err(error),
+                    Err(_) => {}
+                }
+            }
+            let tx = self.db.write()?;
+            // An import heals a layer by putting another directory in its place.
+            if present(&tree)?.map(|(_, ino)| ino) == before.map(|(_, ino)| ino) {
+                return Ok(Some(tx));
+            }
+        }
+    }
+
     /// Notes which layers are bad, and removes the images that have them and no containers. Each
-    /// layer is looked at once more while nobody can change anything: minutes may have gone by
-    /// since, in which an import has healed it, or the disk has come to its senses.
+    /// layer is looked at once more before: minutes may have gone by since, in which an import has
+    /// healed it, or the disk has come to its senses.
     fn give_up(
         &self,
         bad: &BTreeMap<ChainId, usize>,
@@ -301,21 +330,13 @@ impl Store {
     ) -> Result<()> {
         let mut left = Vec::new();
         for (&chain, &number) in bad {
-            let tx = self.db.write()?;
+            let Some(tx) = self.still_bad(chain, options)? else {
+                report.healed(number);
+                continue;
+            };
             let images = all_images(&tx)?;
             let has = |image: &&Image| image.layers.iter().any(|layer| layer.chain == chain);
-            let images: Vec<&Image> = images.iter().filter(has).collect();
-            let layers = images.iter().flat_map(|image| &image.layers);
-            if let Some(layer) = layers.into_iter().find(|layer| layer.chain == chain) {
-                match check_layer(&self.layout, layer, options) {
-                    Ok(_) => {
-                        report.healed(number);
-                        continue;
-                    }
-                    Err(error) if error.errno().is_of_the_moment() => return Err(error),
-                    Err(_) => {}
-                }
-            }
+            let images = images.iter().filter(has);
             let sql = "UPDATE layers SET damaged = 1 WHERE chain = ?1";
             tx.execute(sql, params![chain.0.hex()]).map_err(db::error)?;
             for image in images {
@@ -334,6 +355,19 @@ impl Store {
             };
         }
         Ok(())
+    }
+}
+
+/// Which directory lies at `path`, open: no other has its inode number meanwhile.
+fn present(path: &Path) -> Result<Option<(OwnedFd, u64)>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(dir) => {
+            let ino = rustix::fs::fstat(&dir)?.st_ino;
+            Ok(Some((dir, ino)))
+        }
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

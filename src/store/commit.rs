@@ -129,7 +129,7 @@ impl Store {
             top: Some(chain),
             names: options.name.map(std::slice::from_ref).unwrap_or_default(),
         };
-        self.enter(&[layer], &new)?;
+        self.enter(&incoming, &[layer], &new)?;
         Ok(Committed { id: new.id, diff_id: blob.diff, size: blob.tar_size })
     }
 }

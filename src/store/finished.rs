@@ -91,14 +91,14 @@ pub(super) fn forget(layer: &Path) -> Result<()> {
     }
 }
 
-/// Writes to disk those of `layers` that have no census yet, takes it, and notes that they are
-/// finished.
-pub(super) fn finish_all(layers: &mut [NewLayer]) -> Result<()> {
+/// Writes to disk those of `layers` in `incoming` that have no census yet, takes it, and notes that
+/// they are finished.
+pub(super) fn finish_all(incoming: &Incoming, layers: &mut [NewLayer]) -> Result<()> {
     let new: Vec<&mut NewLayer> = layers.iter_mut().filter(|new| new.census.is_none()).collect();
-    let Some(first) = new.first() else { return Ok(()) };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat(CWD, &first.dir, flags, Mode::empty())?;
-    rustix::fs::syncfs(&dir).context(|| "cannot write the layers to disk")?;
+    if new.is_empty() {
+        return Ok(());
+    }
+    incoming.sync()?;
     for layer in new {
         let census = census(&layer.dir.join("root"))?;
         let NewLayer { chain, diff, size, .. } = *layer;

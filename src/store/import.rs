@@ -180,7 +180,12 @@ impl Store {
         let mut plan = self.plan(image)?;
         let incoming = self.incoming()?;
         let wanted = plan.missing.iter().filter_map(|&at| Some((at, *plan.chains.get(at)?)));
+        // What is finished once is not lost to whatever error comes.
+        incoming.keep_finished(true);
         plan.resumed = self.adopt(&wanted.collect::<Vec<_>>(), &incoming)?;
+        if plan.resumed.is_empty() {
+            incoming.keep_finished(false);
+        }
         let missing = plan.unpacked().filter_map(|place| image.layers.get(place));
         (options.progress)(Event::Image {
             name: &names.first().map(Reference::to_string).unwrap_or_default(),
@@ -203,7 +208,9 @@ impl Store {
             top: plan.chains.last().copied(),
             names: &names,
         };
-        self.enter(&layers, &new)?;
+        self.enter(&incoming, &layers, &new)?;
+        // Another process may have entered the same ones.
+        incoming.keep_finished(false);
         let (resumed, all) = (plan.resumed.len(), image.layers.len());
         let (unpacked, id) = (layers.len() - resumed, image.config_digest);
         Ok(Imported { id, names, unpacked, resumed, layers: all })
@@ -272,7 +279,7 @@ impl Store {
                     .context(|| "cannot start a thread")?;
             }
             drop(done);
-            let mut keeper = Keeper::new(scope, options.keep_each);
+            let mut keeper = Keeper::new(scope, incoming, options.keep_each);
             let settled = self.settle_all((scope, &mut keeper), plan, &work, &results, layers);
             if settled.is_err() {
                 abort.store(true, Ordering::Relaxed);
@@ -344,9 +351,9 @@ fn worker<'scope>(
 
 /// Leaves what is complete to the next import, and says so.
 fn stopped(incoming: &Incoming, layers: &mut [NewLayer]) -> Error {
-    let kept = match finished::finish_all(layers) {
+    let kept = match finished::finish_all(incoming, layers) {
         Ok(()) => {
-            incoming.keep_finished();
+            incoming.keep_finished(true);
             layers.len()
         }
         Err(error) => {

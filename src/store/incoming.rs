@@ -81,9 +81,20 @@ impl Incoming {
         Ok(path)
     }
 
-    /// Leaves the layers that are [finished] in it to the next import.
-    pub(super) fn keep_finished(&self) {
-        self.keeps.store(true, Ordering::Relaxed);
+    /// Leaves the layers that are [finished] in it to the next import, or, from now on, does not.
+    pub(super) fn keep_finished(&self, keep: bool) {
+        self.keeps.store(keep, Ordering::Relaxed);
+    }
+
+    /// Writes all that is in it to disk.
+    ///
+    /// # Errors
+    /// Those of writing, also of what the kernel has tried by itself since this was made. It tells
+    /// of them once for each descriptor that was open then, and a new one would hear of none
+    /// (`errseq_sample` in `lib/errseq.c`).
+    pub(super) fn sync(&self) -> Result<()> {
+        let dir = self.held.as_ref().ok_or(Errno::EBADF)?;
+        rustix::fs::syncfs(dir).context(|| "cannot write the layers to disk")
     }
 
     /// Removes all that is not to stay.
@@ -148,8 +159,13 @@ impl Store {
 
     /// Makes layers and an image part of the store, all or nothing. The layers come lowest first;
     /// those below them are held. What another process has entered meanwhile is left as it is.
-    pub(super) fn enter(&self, layers: &[NewLayer], image: &NewImage<'_>) -> Result<()> {
-        let censuses = sync_and_count(layers)?;
+    pub(super) fn enter(
+        &self,
+        incoming: &Incoming,
+        layers: &[NewLayer],
+        image: &NewImage<'_>,
+    ) -> Result<()> {
+        let censuses = sync_and_count(incoming, layers)?;
         let tx = self.db.write()?;
         for (layer, census) in layers.iter().zip(censuses) {
             self.place(&tx, layer, census).context(|| format!("layer {}", layer.diff))?;
@@ -203,19 +219,18 @@ impl Store {
 }
 
 /// Writes the layers to disk, and takes their census while the disk works.
-fn sync_and_count(layers: &[NewLayer]) -> Result<Vec<Digest>> {
-    let Some(first) = layers.first() else { return Ok(Vec::new()) };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat(CWD, &first.dir, flags, Mode::empty())?;
+fn sync_and_count(incoming: &Incoming, layers: &[NewLayer]) -> Result<Vec<Digest>> {
+    if layers.is_empty() {
+        return Ok(Vec::new());
+    }
     std::thread::scope(|scope| {
-        let syncing = scope.spawn(|| rustix::fs::syncfs(&dir));
+        let syncing = scope.spawn(|| incoming.sync());
         let count = |layer: &NewLayer| match layer.census {
             Some(census) => Ok(census),
             None => census(&layer.dir.join("root")).context(|| format!("layer {}", layer.diff)),
         };
         let censuses = layers.iter().map(count).collect::<Result<Vec<_>>>();
-        let synced = syncing.join().map_err(|_| Error::from(Errno::EIO))?;
-        synced.context(|| "cannot write the layers to disk")?;
+        syncing.join().map_err(|_| Error::from(Errno::EIO))??;
         censuses
     })
 }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use plyfs::attr::Kind;
@@ -54,7 +56,20 @@ impl Peer {
                 let options = format!("{options},{more}");
                 sh("mount", &["-t", "overlay", "none", "-o", &options, text(&at)])?;
             }
-            Self::FuseOverlayfs(program) => sh(text(program), &["-o", &options, text(&at)])?,
+            // It may end well without having mounted anything, while its server of before, just
+            // unmounted, has not ended yet.
+            Self::FuseOverlayfs(program) => {
+                let device = |path: &Path| fs::metadata(path).unwrap().dev();
+                let empty = device(&at);
+                for _ in 0..50 {
+                    sh(text(program), &["-o", &options, text(&at)])?;
+                    if device(&at) != empty {
+                        return Ok(Mounted(at));
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
+                return Err(format!("{} mounts nothing", program.display()));
+            }
         }
         Ok(Mounted(at))
     }

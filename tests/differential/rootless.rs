@@ -31,8 +31,13 @@ stack="lowerdir=$BASE/lower,upperdir=$BASE/upper,workdir=$BASE/work"
 run() { python3 crowd.py run "$1" 0 "$2" "$3" >"$1.$4"; python3 crowd.py tree "$1" >"$1.$4.tree"; }
 cp -a lower/. plain
 peer() {
-    if [ "$PEER" ]; then "$PEER" -o "$stack" mnt; else
-        mount -t overlay none -o "$stack,userxattr" mnt; fi
+    if [ ! "$PEER" ]; then mount -t overlay none -o "$stack,userxattr" mnt; return; fi
+    # It may end well without having mounted anything, while its server of before has not ended yet.
+    for _ in {1..50}; do
+        "$PEER" -o "$stack" mnt
+        mountpoint -q mnt && return
+        sleep 0.1
+    done
 }
 peer
 run mnt "$SEED" "$1" first

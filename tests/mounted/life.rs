@@ -125,9 +125,12 @@ mount --make-rprivate /; mount -t tmpfs none /dev
 mknod /dev/null c 1 3; mknod /dev/fuse c 10 229
 exec python3 -c '
 import os, signal, socket, subprocess, sys
-log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-log.bind(\"/dev/log\")
-log.settimeout(10)
+def listen():
+    log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    log.bind(\"/dev/log\")
+    log.settimeout(10)
+    return log
+log = listen()
 subprocess.run([sys.argv[1], \"mount\", \"-o\", sys.argv[2], sys.argv[3]], check=True)
 for pid in filter(str.isdigit, os.listdir(\"/proc\")):
     try:
@@ -136,7 +139,13 @@ for pid in filter(str.isdigit, os.listdir(\"/proc\")):
         continue
     if sys.argv[2] in line and line[0] == sys.argv[1]:
         os.kill(int(pid), signal.SIGUSR1)
-print(log.recv(4096).decode(), end=\"\")
+        print(log.recv(4096).decode())
+        # The logger is started anew.
+        log.close()
+        os.unlink(\"/dev/log\")
+        log = listen()
+        os.kill(int(pid), signal.SIGUSR1)
+        print(log.recv(4096).decode())
 subprocess.run([sys.argv[1], \"umount\", sys.argv[3]], check=True)
 ' \"$@\"";
     for (log, heard) in [("", true), (",log=syslog", true), (",log=none", false)] {
@@ -146,8 +155,11 @@ subprocess.run([sys.argv[1], \"umount\", sys.argv[3]], check=True)
         let output = shell.env_remove("PLYFS_LOG_FILE").output().unwrap();
         if heard {
             assert_ok(&output);
-            let line = String::from_utf8(output.stdout).unwrap();
-            assert!(line.starts_with("<30>plyfs[") && line.contains("nodes="), "{line}");
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(said.lines().count(), 2, "{said}");
+            for line in said.lines() {
+                assert!(line.starts_with("<30>plyfs[") && line.contains("nodes="), "{line}");
+            }
         } else {
             assert!(!output.status.success(), "nothing was to be said");
         }

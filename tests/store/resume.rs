@@ -66,6 +66,31 @@ fn what_a_killed_import_has_finished_is_taken() {
 }
 
 #[test]
+fn what_is_finished_outlives_the_error_of_the_next_import() {
+    let dir = tempfile::tempdir().unwrap();
+    let tries = (0..).map(|n| interrupted(&dir.path().join(n.to_string())));
+    let some = |(store, _): &(Store, _)| notes(store.root()).len() < 6;
+    let (store, source) = tries.take(9).find(some).unwrap();
+    let finished = notes(store.root()).len();
+    let blobs = source.join("blobs/sha256");
+    let blobs = fs::read_dir(blobs).unwrap().flatten().map(|blob| blob.path());
+    let layers: Vec<_> = blobs.filter(|blob| fs::metadata(blob).unwrap().len() > 4096).collect();
+    assert_eq!(layers.len(), 6);
+    for blob in &layers {
+        fs::rename(blob, blob.with_extension("away")).unwrap();
+    }
+    import(&store, &source).unwrap_err();
+    assert_eq!(notes(store.root()).len(), finished);
+    for blob in &layers {
+        fs::rename(blob.with_extension("away"), blob).unwrap();
+    }
+    let imported = import(&store, &source).unwrap().remove(0);
+    assert_eq!((imported.resumed, imported.unpacked), (finished, 6 - finished));
+    assert_eq!(names(&store, "incoming"), [""; 0]);
+    assert_clean(&store);
+}
+
+#[test]
 fn what_is_not_as_it_was_left_is_unpacked_again() {
     let dir = tempfile::tempdir().unwrap();
     let (store, source) = interrupted(dir.path());

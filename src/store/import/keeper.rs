@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::errno::Result;
 use crate::store::finished::finish_all;
-use crate::store::incoming::NewLayer;
+use crate::store::incoming::{Incoming, NewLayer};
 
 /// Layers that have been finished, and their number among all.
 type Finished = (usize, Vec<NewLayer>);
@@ -14,6 +14,7 @@ type Finished = (usize, Vec<NewLayer>);
 /// Has layers written.
 pub(super) struct Keeper<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
+    incoming: &'scope Incoming,
     each: Duration,
     last: Instant,
     writing: Option<ScopedJoinHandle<'scope, Result<Finished>>>,
@@ -26,9 +27,13 @@ impl std::fmt::Debug for Keeper<'_, '_> {
 }
 
 impl<'scope, 'env> Keeper<'scope, 'env> {
-    /// Writes at most once in `each`.
-    pub(super) fn new(scope: &'scope Scope<'scope, 'env>, each: Duration) -> Self {
-        Self { scope, each, last: Instant::now(), writing: None }
+    /// Writes what is in `incoming` at most once in `each`.
+    pub(super) fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        incoming: &'scope Incoming,
+        each: Duration,
+    ) -> Self {
+        Self { scope, incoming, each, last: Instant::now(), writing: None }
     }
 
     /// Begins to write those of the layers that are not written yet, if it is time to.
@@ -45,7 +50,8 @@ impl<'scope, 'env> Keeper<'scope, 'env> {
         }
         let from = layers.iter().position(|layer| layer.census.is_none()).unwrap_or(layers.len());
         let mut new = layers.get(from..).unwrap_or_default().to_vec();
-        let write = move || finish_all(&mut new).map(|()| (from, new));
+        let incoming = self.incoming;
+        let write = move || finish_all(incoming, &mut new).map(|()| (from, new));
         let thread = std::thread::Builder::new().name("plyfs-sync".to_owned());
         match thread.spawn_scoped(self.scope, write) {
             Ok(writing) => self.writing = Some(writing),
