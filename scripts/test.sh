@@ -63,6 +63,7 @@ step 'power cuts' env PLYFS="${CARGO_TARGET_DIR:-target}/debug/plyfs" \
 step 'container engines' scripts/runtimes.py --short \
   --plyfs "${CARGO_TARGET_DIR:-target}/debug/plyfs" runtimes podman rootless buildah docker
 step 'examples in documentation' "${tests[@]}" --doc
+step 'micro-benchmarks, each once' "${tests[@]}" --bench micro
 # The bodies of the fuzz targets run above, as tests on seeds; this says that the targets compile.
 step 'fuzz targets' cargo check --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!     main -> cli
-//!     cli -> fuse, store, container        commands; printing lives here only
+//!     cli -> bench, fuse, store, container commands; printing lives here only
+//!     bench -> sys                         copy-on-write measured
 //!     store -> image -> union              what is on our disk | OCI bytes to values and back
 //!     container -> sys                     a command in namespaces of its own
 //!     fuse -> union -> layer               protocol | layers seen as one | one tree
@@ -15,6 +16,7 @@
 //! ```
 
 pub mod attr;
+pub mod bench;
 pub mod cli;
 pub mod container;
 pub mod errno;

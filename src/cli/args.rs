@@ -1,5 +1,6 @@
 //! The command line: every command and option with its help.
 
+mod bench;
 mod stored;
 
 use std::ffi::OsString;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use bench::*;
 pub use stored::*;
 
 const EXIT_CODES: &str = "\
@@ -66,6 +68,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Remove from the store what nothing refers to
     Gc(GcArgs),
+    /// Measure what copy-on-write costs: plyfs, overlayfs, fuse-overlayfs, a plain directory
+    Bench(BenchArgs),
     /// Tell what this kernel, these privileges and this filesystem allow
     Doctor(DoctorArgs),
     /// Write manual pages or shell completions

@@ -2,6 +2,7 @@
 
 pub mod aliases;
 pub mod args;
+mod bench;
 mod check;
 mod check_store;
 mod container;
@@ -64,6 +65,7 @@ fn dispatch(command: &Command, root: Option<&Path>) -> Outcome {
         Command::Diff(args) => diff::run(args, root),
         Command::Check(args) => check::run(args, root),
         Command::Gc(args) => container::gc(args, root),
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Generate(args) => generate::run(args),
     }

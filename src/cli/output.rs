@@ -83,6 +83,12 @@ pub fn failure(failure: &Failure) {
     writeln!(io::stderr(), "{failure}").unwrap_or_default();
 }
 
+/// Tells whoever sits at the terminal something that is no result.
+pub fn note(text: impl fmt::Display) {
+    // As for failures.
+    writeln!(io::stderr(), "plyfs: {text}").unwrap_or_default();
+}
+
 /// Prints a line to standard output.
 pub fn line(text: impl fmt::Display) -> Result<(), Failure> {
     written(writeln!(io::stdout(), "{text}"))

@@ -8,6 +8,7 @@ pub mod fuse_device;
 pub mod fuse_mount;
 pub mod handle;
 pub mod limits;
+pub mod mapping;
 pub mod mount_tree;
 pub mod mountinfo;
 pub mod namespace;
@@ -18,6 +19,7 @@ pub mod program;
 pub mod relay;
 pub mod signal;
 pub mod terminal;
+pub mod usage;
 pub mod xattr;
 
 use crate::errno::{Errno, Result};

@@ -13,6 +13,11 @@ pub const HANGUP: i32 = libc::SIGHUP;
 /// The signal that asks how things are.
 pub const STATISTICS: i32 = libc::SIGUSR1;
 
+/// Whether a signal asks to end.
+pub fn ends(signal: i32) -> bool {
+    TERMINATION.contains(&signal)
+}
+
 /// The set of [`TERMINATION`] and [`STATISTICS`].
 fn termination_set() -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();

@@ -31,7 +31,12 @@ impl Progress {
 
     /// Of something that is counted in pieces.
     pub fn pieces(what: &'static str) -> Self {
-        Self::with(what, "{msg} {bar:30} {pos}/{len}")
+        Self::with(what, "{bar:30} {pos}/{len} {msg}")
+    }
+
+    /// Says what is being done now.
+    pub fn say(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
     }
 
     /// Says that `done` of `total` are done.
