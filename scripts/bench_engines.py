@@ -2,7 +2,8 @@
 """podman on plyfs, kernel overlayfs and fuse-overlayfs 1.10 and 2.0, timed in interleaved rounds;
 prints Markdown.
 
-    bench_engines.py [--rounds 3] [--plyfs FILE] [--images DIR] [--rootless] [--json FILE]
+    bench_engines.py [--rounds 3] [--plyfs FILE] [--images DIR] [--rootless] [--only JOB,...]
+                     [--json FILE]
 
 The image is scripts/images.py's `app` with Debian's python and node added: 52,000 entries in five
 layers. Each round gives each driver a store of its own, in which all jobs are done; the order of
@@ -125,7 +126,9 @@ class Bench:
         done = self.place.make(engine.name, "done", owner=engine.owner)
 
         def start(number):
-            script = f"{COMPUTE}; open('/done/{number}', 'w'); import time; time.sleep(1000)"
+            # Told when it has been logged.
+            script = (f"{COMPUTE}; import sys, time; sys.stdout.flush(); "
+                      f"open('/done/{number}', 'w'); time.sleep(1000)")
             engine("run", "--detach", "--name", f"c{number}", "--volume", f"{done}:/done", "apps",
                    "python3", "-c", script)
             for _ in range(30_000):
@@ -214,6 +217,7 @@ def measure(bench, job, engine):
 
 
 def report(results, drivers, rounds, rootless):
+    """Prints a table of the jobs that were done."""
     names = [driver.name for driver in drivers]
     who = "without root" if rootless else "as root"
     print(f"{rounds} interleaved rounds, podman {who}; median (least to most), seconds, and MiB of")
@@ -221,7 +225,7 @@ def report(results, drivers, rounds, rootless):
     others = [name for name in names if name != "plyfs"]
     print(f"| | {' | '.join(names)} | to {' | to '.join(others)} |")
     print("|---" * (len(names) + len(others) + 1) + "|")
-    for row, title in (JOBS | MEMORY).items():
+    for row in results:
         cells, middle = [], {}
         for name in names:
             samples = results[row][name]
@@ -232,7 +236,7 @@ def report(results, drivers, rounds, rootless):
                                   if samples else [fails]))
         ours = middle["plyfs"]
         cells += [f"{ours / middle[name]:.2f}" if middle[name] else "" for name in others]
-        print(f"| {title} | {' | '.join(cells)} |")
+        print(f"| {(JOBS | MEMORY)[row]} | {' | '.join(cells)} |")
     load, total = os.getloadavg()[0], os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     print(f"\nMachine: {os.cpu_count()} CPUs, {total / (1 << 30):.0f} GiB of memory, Linux "
           f"{platform.release()}; load {BUSY:.1f} at the beginning, {load:.1f} at the end.")
@@ -250,6 +254,8 @@ def main():
     parser.add_argument("--plyfs", default=f"{TOP}/target/release/plyfs")
     parser.add_argument("--images", help="a directory with images that scripts/images.py made")
     parser.add_argument("--rootless", action="store_true")
+    parser.add_argument("--only", default=",".join(JOBS),
+                        help=f"of {', '.join(JOBS)}; without it all, load in any case")
     parser.add_argument("--json", help="also write every sample to this file")
     args = parser.parse_args()
     stand.enter()
@@ -269,17 +275,20 @@ def run(place, args):
     drivers = [Driver("plyfs", ours, place.run(ours, "--version").strip()),
                Driver("overlayfs", None, f"Linux {platform.release()}, as podman mounts it")]
     for version, program in theirs.items():
-        told = place.run(program, "--version").splitlines()[0]
+        lines = place.run(program, "--version").splitlines()
+        told = next(line for line in lines if "fuse-overlayfs" in line)
         drivers.append(Driver(f"fuse-overlayfs {version}", program, told))
     bench = Bench(place, args.rootless)
     expect(bench.bundle.strip(), "webpack said nothing")
-    results = {row: {driver.name: [] for driver in drivers} for row in JOBS | MEMORY}
+    jobs = [job for job in JOBS if job == "load" or job in args.only.split(",")]
+    rows = jobs + (list(MEMORY) if "ten" in jobs else [])
+    results = {row: {driver.name: [] for driver in drivers} for row in rows}
     for number in range(args.rounds):
         turn = number % len(drivers)
         turned = drivers[turn:] + drivers[:turn]
         engines = {driver.name: bench.engine(f"e{drivers.index(driver)}r{number}", driver.program)
                    for driver in drivers}
-        for job in JOBS:
+        for job in jobs:
             for driver in turned:
                 try:
                     samples = measure(bench, job, engines[driver.name])
