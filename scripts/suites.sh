@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The long suites, by name; all of them without one: differential, powercut, copyup, stopped,
 # limits, kills, pjdfstest, fsx, stress, fio, applications, images, podman, buildah, docker,
-# runtimes, nested, migration, fuzz, figures.
+# runtimes, nested, migration, fuzz, figures, engine_figures.
 # PLYFS_SECONDS (default 600) is the length of the differential, PLYFS_FUZZ_SECONDS (3600) that of
 # each fuzz target. As root. A seed is printed with each run; PLYFS_SEED=N repeats it.
 set -euo pipefail
@@ -128,12 +128,23 @@ migration() { engines migration; }
 
 # engines SUITE...: those of scripts/runtimes.py.
 engines() {
+  need_engines
+  scripts/runtimes.py --plyfs "${CARGO_TARGET_DIR:-target}/release/plyfs" "$@"
+}
+
+# podman on plyfs and others, timed. Needs mirrors and 20 GiB of room.
+engine_figures() {
+  need_engines
+  scripts/bench_engines.py --rounds "${PLYFS_ROUNDS:-3}" \
+    --plyfs "${CARGO_TARGET_DIR:-target}/release/plyfs"
+}
+
+need_engines() {
   need podman:podman buildah:buildah skopeo:skopeo umoci:umoci runc:runc crun:crun \
     dockerd:docker.io bwrap:bubblewrap systemd-nspawn:systemd-container newuidmap:uidmap \
     fusermount3:fuse3 busybox:busybox-static mmdebstrap:mmdebstrap
   command -v fuse-overlayfs >/dev/null || cargo install fuse-overlayfs
   cargo build --release
-  scripts/runtimes.py --plyfs "${CARGO_TARGET_DIR:-target}/release/plyfs" "$@"
 }
 
 # Each fuzz target (those of PLYFS_FUZZ_TARGETS) for an hour; what it finds lies in fuzz/artifacts.
@@ -193,7 +204,7 @@ figures() {
 }
 
 [ $# -gt 0 ] || set -- differential powercut copyup stopped limits kills pjdfstest fsx stress fio \
-  applications images podman buildah docker runtimes nested migration fuzz figures
+  applications images podman buildah docker runtimes nested migration fuzz figures engine_figures
 failed=()
 for suite in "$@"; do
   from=$SECONDS

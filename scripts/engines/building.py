@@ -1,4 +1,8 @@
-"""Builds by podman and buildah: the same image on plyfs as on kernel overlayfs, to the digest."""
+"""Builds by podman and buildah: the same image on plyfs as on kernel overlayfs, to the digest.
+
+Without privileges, too, the reference is what root builds on kernel overlayfs: overlayfs mounted in
+a user namespace leaves its `user.overlay.*` attributes in the layers that podman packs from it.
+"""
 import os
 import time
 
@@ -83,7 +87,7 @@ def seen(engine, tag):
 
 def buildah(stand, short=False, user=False):
     """podman build and buildah."""
-    pair = engines(stand, user)
+    pair = engines(stand)[0], engines(stand, user)[1]
     say = ("build rootless: " if user else "build: ").__add__
     for engine in pair:
         engine.pull("plain")
@@ -163,8 +167,9 @@ def packages(stand, say, pair):
     def one(engine):
         where = context(stand, engine, PACKAGES, "packages")
         build(engine, where, "built", "--layers=false", target="build")
+        # Without privileges podman makes no devices.
         return engine.image_tree("built", *MOMENTS, "/var/lib/systemd*:mtime",
-                                 "/etc/ld.so.cache:content")
+                                 "/etc/ld.so.cache:content", *(["/dev/*"] * pair[1].user))
     stand.alike(say("apt and pip, the stage's tree"), one, *pair)
 
     def two(engine):

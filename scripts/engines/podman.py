@@ -39,6 +39,9 @@ MOMENTS = ["/:mtime", "/etc:mtime", "/run:mtime", "/dev:mtime", "/proc:mtime", "
            "/etc/mtab*", "/run/secrets*"]
 
 
+README = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../README.md")
+
+
 class Podman:
     """A podman with a store of its own."""
 
@@ -83,9 +86,11 @@ network_config_dir = "{self.dir}/root/networks"
         if user:
             self.env |= {"XDG_RUNTIME_DIR": self.run_dir, "USER": USER}
 
-    def set_program(self, program):
-        """Which mount program, or none for the kernel's overlayfs."""
+    def set_program(self, program, mountopt=None):
+        """Which mount program, or none for the kernel's overlayfs; and options for it."""
         self.program = program
+        if mountopt is not None:
+            self.mountopt = mountopt
         options = f'mount_program = "{program}"\n' if program else ""
         options += f'mountopt = "{self.mountopt}"\n' if self.mountopt else ""
         self.stand.write(f"{self.name}/storage.conf", f"""
@@ -225,6 +230,7 @@ def podman(stand, short=False, user=False):
     with stand.step(say("info names the mount program and its version")):
         info = ours("info", "--format", "json")
         expect("bin/plyfs" in info and "plyfs 0." in info, info)
+    as_documented(stand, say, user)
     load(stand, say, pair, short)
     for engine in pair:
         engine("image", "exists", "plain")  # without it nothing below makes sense
@@ -249,6 +255,27 @@ def podman(stand, short=False, user=False):
             same(os.listdir(store) if os.path.exists(store) else [], [], "what is in the store")
     with stand.step(say("no zombie is left")):
         same([name for name in stand.zombies() if "plyfs" in name], [], "the zombies")
+
+
+def as_documented(stand, say, user):
+    """What the README has users write, and nothing else of podman's storage."""
+    with stand.step(say("the README's storage.conf is enough")), open(README) as file:
+        lines = file.read().split("    [storage]\n")[1].split("\n\n")[0].splitlines()
+        text = "\n".join(["[storage]", *lines]) + "\n"
+        expect("/usr/local/bin/plyfs" in text, text)
+        text = text.replace("/usr/local/bin/plyfs", stand.path("bin/plyfs"))
+        engine = Podman(stand, "documented-user" if user else "documented", user=user)
+        if user:
+            text = "".join(line for line in text.splitlines(True) if "root =" not in line)
+            stand.write("home/.config/containers/storage.conf", text)
+            del engine.env["CONTAINERS_STORAGE_CONF"]
+            stand.run("chown", "--recursive", f"{UID}:{UID}", stand.path("home"))
+        else:
+            engine.env["CONTAINERS_STORAGE_CONF"] = stand.write("documented/readme.conf", text)
+        engine.pull("plain")
+        told = engine("run", "--rm", "plain", "/bin/cat", "/proc/self/mounts")
+        same(told.split()[1:3], ["/", "fuse.plyfs"], "the root")
+        engine("system", "reset", "--force", timeout=120)
 
 
 def load(stand, say, pair, short):

@@ -152,7 +152,7 @@ class Stand:
         except subprocess.TimeoutExpired as error:
             raise Broken(f"{' '.join(command)}: not done after {timeout} s") from error
         if status is not None and done.returncode != status:
-            told = (done.stderr.strip() + "\n" + done.stdout.strip()).strip()
+            told = (done.stdout.strip() + "\n" + done.stderr.strip()).strip()
             raise Broken(f"{' '.join(map(str, command))}: status {done.returncode}: {told[-3000:]}")
         return done.stdout
 

@@ -85,7 +85,7 @@ Examples:
   plyfs image ls
   plyfs image export debian debian-again.oci.tar";
 
-const MOUNT_HELP: &str = "\
+pub(super) const MOUNT_HELP: &str = "\
 Options for -o, separated by commas:
   lowerdir=A:B:C     the read-only layers, topmost first
   lowerdir+=DIR      one more layer below those given so far
@@ -110,13 +110,19 @@ Options for -o, separated by commas:
   fsname=SOURCE      shown as the source in /proc/mounts
   log=FILE           where a mount in the background logs to; also log=syslog, log=none
   debug              as -d
+  sync, dirsync      changes are durable before the program goes on: all, or those of names
+  auto_unmount       unmounted when its process ends, however that ends, by a second process
+  allow_other        all users may enter, as they always may when root mounts
   ro, nosuid, nodev, noexec, noatime   as for mount(8); as root without them: suid, dev, exec
 A backslash takes the meaning from a comma, a colon or a backslash in a path: a\\:b
-Accepted since other programs pass them, and of no effect: async, auto, clone_fd,
-default_permissions, defaults, fast_ino=, index=on|off, lazytime, max_idle_threads=, max_threads=,
-nfs_export=off, noauto, nofail, owner, private, relatime, shared, slave (and r-), strictatime,
-subtype=, threaded=, user, users, userxattr, writeback=, xino=on|off|auto, x-*, _netdev, their no-
-forms. What else there is in mount(8), fuse-overlayfs and overlayfs is refused by name.
+Accepted since other programs pass them, and of no effect: async, atime, auto, clone_fd, comment=,
+default_permissions, defaults, diratime, fast_ino=, group, index=on, index=off, iversion, lazytime,
+loud, mand, max_idle_threads=, max_read=, max_threads=, nfs_export=off, noauto, nodiratime, nofail,
+nogroup, noiversion, nolazytime, nomand, noowner, norelatime, nostrictatime, nouser, nousers, owner,
+private, relatime, rprivate, rshared, rslave, shared, silent, slave, strictatime, subtype=,
+threaded=, user, users, userxattr, uuid=auto, uuid=null, uuid=off, verity=off, writeback=,
+xino=auto, xino=off, xino=on, X-*, x-*, _netdev. What else there is in mount(8), fuse-overlayfs and
+overlayfs is refused by name.
 
 By other names: 'fuse-overlayfs -o OPTIONS MNT' (a link of that name to plyfs), 'plyfs -o OPTIONS
 MNT', 'mount.plyfs SOURCE MNT -o OPTIONS', 'mount -t fuse.plyfs SOURCE MNT -o OPTIONS'.

@@ -1,6 +1,7 @@
 //! `plyfs mount`: from the command line to a live mount with a server behind it.
 
 use std::fmt::Display;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::output::{Exit, Failure, Outcome};
 use super::overlap::{self, Place, Role, shown};
 use super::{output, stack, stored};
 use crate::errno::{Context, Errno, Error};
-use crate::fuse::{self, Driver, MountConfig, Session};
+use crate::fuse::{self, Driver, MountConfig, Session, Syncing};
 use crate::layer::dir::DirUpper;
 use crate::store::{Lock, Signature};
 use crate::sys::daemon::{self, Forked, Ready};
@@ -113,6 +114,7 @@ pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
         log::to_stderr(if debug { "plyfs=trace" } else { log::DEFAULT });
         process::spare_when_memory_ends();
         let mounted = plan.mount()?;
+        let _watched = plan.watch(&mounted)?;
         plan.sign();
         return serve(mounted, &mut plan, Hangup::Ends);
     }
@@ -151,8 +153,9 @@ fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
     }
-    match plan.refuse_own_log(&sink).and_then(|()| plan.mount()) {
-        Ok(mounted) => {
+    let mounted = plan.refuse_own_log(&sink).and_then(|()| plan.mount());
+    match mounted.and_then(|mounted| Ok((plan.watch(&mounted)?, mounted))) {
+        Ok((_watched, mounted)) => {
             plan.sign();
             let logging = sink.open().context(|| "the system's log");
             if let Err(error) = logging.and_then(|()| ready.ready(sink.file())) {
@@ -339,18 +342,37 @@ impl Plan {
             noexec: options.noexec,
             noatime: options.noatime,
             timeout: options.manner.timeout,
+            sync: match (options.manner.sync, options.manner.dirsync) {
+                (true, _) => Syncing::All,
+                (false, true) => Syncing::Names,
+                (false, false) => Syncing::Asked,
+            },
             contexts: options.manner.contexts.clone(),
             source: self.request.source.clone(),
         };
         let mounted = fuse::mount(Arc::new(union), &self.mountpoint, &config);
         mounted.map_err(|error| {
             let hint = match error.errno() {
+                Errno::EPERM if process::has_sys_admin() => {
+                    "this mount namespace is not yours: try 'unshare --map-root-user --mount'"
+                }
                 Errno::EPERM | Errno::EACCES => "run as root, or see 'plyfs doctor'",
                 Errno::EOPNOTSUPP | Errno::EINVAL => "leave the option out",
                 _ => "'plyfs doctor' tells what this system allows",
             };
             self.failure(&error, hint)
         })
+    }
+
+    /// Has the mount end when this process does, however it ends, where that is wanted; as long as
+    /// what this returns is open. This process must have no other threads yet.
+    fn watch(&self, mounted: &Mounted) -> Result<Option<OwnedFd>, Failure> {
+        if !self.request.options.manner.auto_unmount {
+            return Ok(None);
+        }
+        let ender = mounted.session.ender();
+        let watched = daemon::when_ended(move || ender.end());
+        watched.map(Some).map_err(|error| self.failure(&error, "leave auto_unmount out"))
     }
 
     /// Says in the container's lock, if there is one, who serves it, and what is mounted.

@@ -19,34 +19,44 @@ pub use self::owners::Owners;
 /// Options that other programs pass without asking what they mean, and that change nothing here:
 /// what they ask for is how plyfs works anyway, or nothing that it does.
 const IGNORED: &[&str] = &[
-    "async",
     "auto",
     "clone_fd",
+    "comment=*",
     "default_permissions",
     "defaults",
     "diratime",
     "fast_ino=*",
+    "group",
     "index=off",
     "index=on",
+    "iversion",
     "lazytime",
+    "loud",
+    "mand",
     "max_idle_threads=*",
+    "max_read=*",
     "max_threads=*",
     "nfs_export=off",
     "noauto",
     "nodiratime",
     "nofail",
+    "nogroup",
+    "noiversion",
     "nolazytime",
+    "nomand",
     "noowner",
+    "norelatime",
+    "nostrictatime",
     "nouser",
     "nousers",
     "owner",
     "private",
     "relatime",
-    "norelatime",
     "rprivate",
     "rshared",
     "rslave",
     "shared",
+    "silent",
     "slave",
     "strictatime",
     "subtype=*",
@@ -54,7 +64,12 @@ const IGNORED: &[&str] = &[
     "user",
     "users",
     "userxattr",
+    "uuid=auto",
+    "uuid=null",
+    "uuid=off",
+    "verity=off",
     "writeback=*",
+    "X-*",
     "x-*",
     "xino=auto",
     "xino=off",
@@ -62,22 +77,22 @@ const IGNORED: &[&str] = &[
     "_netdev",
 ];
 
-/// Options that would change what the mount shows or keeps, and that this version cannot do: to
-/// ignore them would be to lie.
-const NOT_YET: &[&str] = &[
-    "allow_root",
-    "auto_unmount",
-    "datadir+",
-    "dirsync",
-    "index",
-    "metacopy",
-    "nfs_export",
-    "plugins",
-    "redirect_dir",
-    "sync",
-    "uuid",
-    "verity",
-    "xino",
+/// Options that would change what the mount shows or keeps, and that plyfs cannot do, each with the
+/// reason: to ignore them would be to lie.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "allow_root",
+        "the kernel answers from what it keeps without a word of who asks; use allow_other, and \
+         mount below a directory that is only yours",
+    ),
+    ("datadir+", "there are no layers of data alone"),
+    ("ino32_t", "numbers that short would make hard links of files that are none"),
+    ("nfs_export", "mounts through FUSE have no handles that outlive them"),
+    ("nosymfollow", "fusermount3 cannot mount so"),
+    ("plugins", "plyfs loads no code but its own"),
+    ("redirect_dir", "it may be on, off or follow"),
+    ("uuid", "it may be auto, null or off"),
+    ("verity", "digests of files are not checked"),
 ];
 
 /// What is to be mounted, and how.
@@ -121,8 +136,8 @@ pub struct MountOptions {
 pub enum OptionError {
     /// No option of this name, or none that takes this value.
     Unknown(Vec<u8>),
-    /// An option that plyfs knows of but cannot do.
-    NotYet(Vec<u8>),
+    /// An option that plyfs knows of but cannot do, and why.
+    Refused(Vec<u8>, &'static str),
     /// An option that takes no value was given one, or the other way round.
     Value(Vec<u8>),
     /// An option about owners whose value says nothing that could be.
@@ -149,8 +164,8 @@ impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => write!(f, "unknown option '{}'", name.escape_ascii()),
-            Self::NotYet(name) => {
-                write!(f, "option '{}' is not supported by this version", name.escape_ascii())
+            Self::Refused(name, why) => {
+                write!(f, "option '{}' is not supported: {why}", name.escape_ascii())
             }
             Self::Value(name) => {
                 write!(f, "option '{}' has a value too many or lacks one", name.escape_ascii())
@@ -185,7 +200,9 @@ impl OptionError {
             }
             Self::Owner(name, _) if name.starts_with(b"xattr") => "give 0, 1 or 2",
             Self::Owner(..) => "give the number of a user or group",
-            Self::NotYet(_) => "leave it out if you can do without; it changes what a mount means",
+            Self::Refused(..) => {
+                "leave it out if you can do without; it changes what a mount means"
+            }
             Self::Twice("lowerdir") => "join the directories with ':' or use lowerdir+=DIR",
             Self::Twice(_) => "give it once",
             Self::EmptyPath(_) | Self::Nul(_) | Self::DataOnly => {
@@ -276,10 +293,13 @@ fn apply(
         _ if manner == Applied::Yes => {}
         _ if manner == Applied::Value => return Err(OptionError::Value(option.to_vec())),
         _ if matches(IGNORED, option) => options.ignored.push(option.to_vec()),
-        _ if NOT_YET.iter().any(|known| known.as_bytes() == name) => {
-            return Err(OptionError::NotYet(option.to_vec()));
+        _ => {
+            let refused = REFUSED.iter().find(|(known, _)| known.as_bytes() == name);
+            return Err(match refused {
+                Some((_, why)) => OptionError::Refused(option.to_vec(), why),
+                None => OptionError::Unknown(option.to_vec()),
+            });
         }
-        _ => return Err(OptionError::Unknown(option.to_vec())),
     }
     Ok(())
 }

@@ -106,7 +106,9 @@ fn in_container(
     let unmounted = umount::unmount(&root, false);
     let status = ran.map_err(|error| {
         let hint = match error.errno() {
-            Errno::EPERM | Errno::EACCES => "run as root",
+            Errno::EPERM | Errno::EACCES => {
+                "run as root, or in a user namespace: 'unshare --map-auto --map-root-user --mount'"
+            }
             _ => "'plyfs doctor' tells what this system allows",
         };
         Failure::new("run", error, hint)

@@ -30,6 +30,9 @@ const LINKS: [(&str, &str); 6] = [
     ("core", "/proc/kcore"),
 ];
 
+/// The group `tty`, whose members may write to the terminals of others.
+const TTY: &CStr = c"5";
+
 /// Nothing can be started from it, or be a device.
 const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
@@ -187,8 +190,15 @@ fn dev(at: &OwnedFd, devices: &[OwnedFd], console: Option<&OwnedFd>) -> Result<(
         mount_tree::attach(mount.as_fd(), path_only(&dev, name)?.as_fd())?;
     }
     let no_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let pts = [(c"newinstance", c""), (c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")];
-    submount(&dev, "pts", c"devpts", &pts, no_exec)?;
+    let pts = [(c"newinstance", c""), (c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", TTY)];
+    match submount(&dev, "pts", c"devpts", &pts, no_exec) {
+        // In a user namespace without such a group, terminals belong to that of who opens them.
+        Err(error) if error.errno() == Errno::EINVAL => {
+            let [all @ .., _] = pts;
+            submount(&dev, "pts", c"devpts", &all, no_exec)?;
+        }
+        result => result?,
+    }
     submount(&dev, "shm", c"tmpfs", &[(c"mode", c"1777")], INERT)?;
     match submount(&dev, "mqueue", c"mqueue", &[], INERT) {
         // Not every kernel has message queues.
@@ -206,8 +216,8 @@ fn submount(
     attributes: MountAttrFlags,
 ) -> Result<()> {
     let mount = || -> Result<()> {
-        rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
         let mount = mount_tree::new_filesystem(kind, options, attributes)?;
+        rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
         mount_tree::attach(mount.as_fd(), path_only(dev, name)?.as_fd())
     };
     mount().context(|| name)

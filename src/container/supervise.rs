@@ -15,7 +15,8 @@ use rustix::fs::{Gid, Timespec};
 
 use super::{Prepared, Spec, Status, mounts};
 use crate::errno::{Context, Errno, Error, Result};
-use crate::sys::pid1::{self, Event, Pid1, Plan};
+use crate::sys::pid1::{self, Event, Pid1, Plan, Step};
+use crate::sys::process;
 use crate::sys::relay::{CONTINUE, Heard, Relay};
 use crate::sys::terminal::Terminal;
 
@@ -39,6 +40,9 @@ pub(super) fn run(spec: &Spec, prepared: &Prepared) -> Result<Status> {
         (Some(Event::NotStarted { errno, found }), _) => {
             Status::NotStarted(not_started(spec.args.first(), errno, found))
         }
+        (Some(Event::Failed(Step::Groups | Step::Group | Step::User, Errno::EINVAL)), _) => {
+            return Err(prepared.identity.unmapped());
+        }
         (Some(Event::Failed(step, errno)), _) => {
             return Err(errno).context(|| step.text());
         }
@@ -55,6 +59,8 @@ pub(super) fn run(spec: &Spec, prepared: &Prepared) -> Result<Status> {
 
 /// Enters the root, and lays out what process 1 needs.
 fn plan(spec: &Spec, prepared: &Prepared, foreground: bool) -> Result<Plan> {
+    // Where they may not be changed, this user namespace has a single one, too.
+    let groups = process::may_set_groups().then_some(prepared.identity.groups.as_slice());
     let proc = mounts::enter(spec, &prepared.directory)?;
     let identity = &prepared.identity;
     let directory = prepared.directory.as_os_str().as_bytes();
@@ -65,7 +71,7 @@ fn plan(spec: &Spec, prepared: &Prepared, foreground: bool) -> Result<Plan> {
         directory: CString::new(directory).map_err(|_| Errno::EINVAL)?,
         uid: identity.uid,
         gid: identity.gid,
-        groups: identity.groups.iter().map(|&gid| Gid::from_raw(gid)).collect(),
+        groups: groups.map(|groups| groups.iter().map(|&gid| Gid::from_raw(gid)).collect()),
         proc,
         foreground,
     })

@@ -22,6 +22,15 @@ pub struct Identity {
     pub home: Vec<u8>,
 }
 
+impl Identity {
+    /// Why nobody can be this one here.
+    pub(super) fn unmapped(&self) -> Error {
+        let Self { uid, groups, .. } = self;
+        let why = format!("user {uid} or one of groups {groups:?} is not in this user namespace");
+        Error::new(Errno::EINVAL, why)
+    }
+}
+
 /// A line of passwd(5).
 struct User<'a> {
     name: &'a [u8],

@@ -17,4 +17,4 @@ mod lane;
 pub mod native;
 mod session;
 
-pub use session::{Driver, Ender, MountConfig, Session, mount};
+pub use session::{Driver, Ender, MountConfig, Session, Syncing, mount};

@@ -22,6 +22,18 @@ pub enum Driver {
     Fuser,
 }
 
+/// What is made durable before a change is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Syncing {
+    /// What is asked for.
+    #[default]
+    Asked,
+    /// New names, and those that change or go (`dirsync`).
+    Names,
+    /// Everything (`sync`).
+    All,
+}
+
 /// How to mount.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "mount flags, each on its own")]
@@ -48,6 +60,8 @@ pub struct MountConfig {
     /// How long the kernel may keep names and attributes; `None` for good. The native driver only:
     /// `EOPNOTSUPP`.
     pub timeout: Option<Duration>,
+    /// What is durable before a change is answered. The native driver only: `EOPNOTSUPP`.
+    pub sync: Syncing,
     /// Security contexts for the kernel (`context`, `fscontext`, ...), by name.
     pub contexts: Vec<(String, String)>,
     /// Shown as the source in /proc/mounts.
@@ -67,6 +81,7 @@ impl Default for MountConfig {
             noexec: false,
             noatime: false,
             timeout: None,
+            sync: Syncing::default(),
             contexts: Vec::new(),
             source: "plyfs".to_owned(),
         }
@@ -100,6 +115,10 @@ impl Server {
             Driver::Fuser => {
                 if config.timeout.is_some() {
                     let why = "the driver fuser cannot have another timeout than its own";
+                    return Err(Error::new(Errno::EOPNOTSUPP, why));
+                }
+                if config.sync != Syncing::Asked {
+                    let why = "the driver fuser can neither 'sync' nor 'dirsync'";
                     return Err(Error::new(Errno::EOPNOTSUPP, why));
                 }
                 let threads = config.threads.max(1);
@@ -181,6 +200,7 @@ pub fn mount(union: Arc<Union>, mountpoint: &Path, config: &MountConfig) -> Resu
         nodev: config.nodev,
         noexec: config.noexec,
         noatime: config.noatime,
+        sync: config.sync == Syncing::All,
         contexts: &config.contexts,
     };
     let claim = fuse_mount::claim(&path);

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::pass_on::{pass_on, pass_on_data};
 use super::{Data, DirItem, Entry, How, Id, Layer, Lookup, Mark, Marks, New, RenameHow};
 use super::{Seek, Staged, Upper};
 use crate::attr::{Attr, SetAttr, StatFs};
@@ -106,18 +107,19 @@ impl FaultLayer {
         self.plan.lock().discard_failed
     }
 
+    fn step(&self) -> Result<()> {
+        step(&self.plan)
+    }
+
     fn wrap(&self, inner: Arc<dyn Data>) -> Arc<dyn Data> {
         Arc::new(FaultData { inner, plan: Arc::clone(&self.plan) })
     }
 }
 
 impl Layer for FaultLayer {
-    fn root(&self) -> Id {
-        self.inner.root()
-    }
-
-    fn root_entry(&self) -> Result<(Attr, Marks)> {
-        self.inner.root_entry()
+    pass_on! {
+        root root_entry forget readdir attr marks readlink getxattr listxattr open fs handle ino_of
+        statfs
     }
 
     fn lookup(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
@@ -127,64 +129,18 @@ impl Layer for FaultLayer {
         }
         found
     }
-
-    fn forget(&self, id: Id) {
-        self.inner.forget(id);
-    }
-
-    fn readdir(&self, dir: Id, each: &mut dyn FnMut(DirItem<'_>) -> Result<()>) -> Result<()> {
-        self.inner.readdir(dir, each)
-    }
-
-    fn attr(&self, id: Id) -> Result<Attr> {
-        self.inner.attr(id)
-    }
-
-    fn marks(&self, id: Id) -> Result<Marks> {
-        self.inner.marks(id)
-    }
-
-    fn readlink(&self, id: Id) -> Result<Vec<u8>> {
-        self.inner.readlink(id)
-    }
-
-    fn getxattr(&self, id: Id, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.inner.getxattr(id, name)
-    }
-
-    fn listxattr(&self, id: Id) -> Result<Vec<Vec<u8>>> {
-        self.inner.listxattr(id)
-    }
-
-    fn open(&self, id: Id) -> Result<Arc<dyn Data>> {
-        self.inner.open(id)
-    }
-
-    fn fs(&self) -> u64 {
-        self.inner.fs()
-    }
-
-    fn handle(&self, id: Id) -> Result<Option<Vec<u8>>> {
-        self.inner.handle(id)
-    }
-
-    fn ino_of(&self, handle: &[u8]) -> Result<Option<u64>> {
-        self.inner.ino_of(handle)
-    }
-
-    fn statfs(&self) -> Result<StatFs> {
-        self.inner.statfs()
-    }
 }
 
 impl Upper for FaultLayer {
-    fn as_layer(self: Arc<Self>) -> Arc<dyn Layer> {
-        self
+    pass_on! { sync_marks pin unpin rebind index }
+    pass_on! {
+        after step;
+        create sync_dir stage stage_link publish clear_whiteout clear_metacopy whiteout rename
+        clear_opaque_entry link unlink rmdir withdraw setattr setxattr removexattr set_mark sync
     }
 
-    fn create(&self, dir: Id, name: Name<'_>, new: &New<'_>) -> Result<Entry> {
-        step(&self.plan)?;
-        self.inner.create(dir, name, new)
+    fn as_layer(self: Arc<Self>) -> Arc<dyn Layer> {
+        self
     }
 
     fn create_open(
@@ -193,44 +149,13 @@ impl Upper for FaultLayer {
         name: Name<'_>,
         new: &New<'_>,
     ) -> Result<(Entry, Arc<dyn Data>)> {
-        step(&self.plan)?;
+        self.step()?;
         let (entry, data) = self.inner.create_open(dir, name, new)?;
         Ok((entry, self.wrap(data)))
     }
 
-    fn sync_marks(&self) -> Result<()> {
-        self.inner.sync_marks()
-    }
-
-    fn sync_dir(&self, id: Id) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.sync_dir(id)
-    }
-
-    fn stage(&self, new: &New<'_>) -> Result<Staged> {
-        step(&self.plan)?;
-        self.inner.stage(new)
-    }
-
-    fn stage_link(&self, id: Id) -> Result<Staged> {
-        step(&self.plan)?;
-        self.inner.stage_link(id)
-    }
-
-    fn publish(
-        &self,
-        staged: &mut Staged,
-        dir: Id,
-        name: Name<'_>,
-        how: How,
-        quiet: bool,
-    ) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.publish(staged, dir, name, how, quiet)
-    }
-
     fn discard(&self, staged: Staged) {
-        if staged.temp.is_none() || step(&self.plan).is_ok() {
+        if staged.temp.is_none() || self.step().is_ok() {
             self.inner.discard(staged);
         } else {
             // What lies in work stays there; only the reference, which is memory, goes.
@@ -240,108 +165,15 @@ impl Upper for FaultLayer {
     }
 
     fn discard_temp(&self, temp: Name<'_>) {
-        if step(&self.plan).is_ok() {
+        if self.step().is_ok() {
             self.inner.discard_temp(temp);
         } else {
             self.plan.lock().discard_failed = true;
         }
     }
 
-    fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.clear_whiteout(dir, name)
-    }
-
-    fn clear_metacopy(&self, id: Id) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.clear_metacopy(id)
-    }
-
-    fn whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.whiteout(dir, name, replace)
-    }
-
-    fn rename(
-        &self,
-        from: (Id, Name<'_>),
-        moved: Id,
-        to: (Id, Name<'_>),
-        other: Option<Id>,
-        how: RenameHow,
-    ) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.rename(from, moved, to, other, how)
-    }
-
-    fn clear_opaque_entry(&self, dir: Id) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.clear_opaque_entry(dir)
-    }
-
-    fn link(&self, id: Id, dir: Id, name: Name<'_>, quiet: bool) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.link(id, dir, name, quiet)
-    }
-
-    fn unlink(&self, dir: Id, name: Name<'_>) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.unlink(dir, name)
-    }
-
-    fn rmdir(&self, dir: Id, name: Name<'_>) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.rmdir(dir, name)
-    }
-
-    fn withdraw(&self, dir: Id, name: Name<'_>) -> Result<Staged> {
-        step(&self.plan)?;
-        self.inner.withdraw(dir, name)
-    }
-
-    fn pin(&self, id: Id) -> Result<()> {
-        self.inner.pin(id)
-    }
-
-    fn unpin(&self, id: Id) {
-        self.inner.unpin(id);
-    }
-
-    fn rebind(&self, id: Id, other: Id) {
-        self.inner.rebind(id, other);
-    }
-
-    fn setattr(&self, id: Id, set: &SetAttr) -> Result<Attr> {
-        step(&self.plan)?;
-        self.inner.setattr(id, set)
-    }
-
-    fn setxattr(&self, id: Id, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.setxattr(id, name, value, flags)
-    }
-
-    fn removexattr(&self, id: Id, name: &[u8]) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.removexattr(id, name)
-    }
-
-    fn set_mark(&self, id: Id, mark: &Mark<'_>) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.set_mark(id, mark)
-    }
-
     fn open_write(&self, id: Id) -> Result<Arc<dyn Data>> {
         Ok(self.wrap(self.inner.open_write(id)?))
-    }
-
-    fn index(&self) -> Result<Id> {
-        self.inner.index()
-    }
-
-    fn sync(&self) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.sync()
     }
 }
 
@@ -351,61 +183,15 @@ struct FaultData {
     plan: Shared,
 }
 
+impl FaultData {
+    fn step(&self) -> Result<()> {
+        step(&self.plan)
+    }
+}
+
 impl Data for FaultData {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        self.inner.read_at(buf, offset)
-    }
-
-    fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
-        step(&self.plan)?;
-        self.inner.write_at(buf, offset)
-    }
-
-    fn set_len(&self, size: u64) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.set_len(size)
-    }
-
-    fn sync(&self, data_only: bool) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.sync(data_only)
-    }
-
-    fn allocate(&self, mode: i32, offset: u64, len: u64) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.allocate(mode, offset, len)
-    }
-
-    fn seek(&self, offset: u64, what: Seek) -> Result<u64> {
-        self.inner.seek(offset, what)
-    }
-
-    fn attr(&self) -> Result<Attr> {
-        self.inner.attr()
-    }
-
-    fn copy_from(
-        &self,
-        source: &dyn Data,
-        source_offset: u64,
-        offset: u64,
-        len: u64,
-    ) -> Result<u64> {
-        step(&self.plan)?;
-        self.inner.copy_from(source, source_offset, offset, len)
-    }
-
-    fn reflink_from(&self, source: &dyn Data) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.reflink_from(source)
-    }
-
-    fn removexattr(&self, name: &[u8]) -> Result<()> {
-        step(&self.plan)?;
-        self.inner.removexattr(name)
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.fd()
+    pass_on_data! { read_at seek attr fd }
+    pass_on_data! {
+        after step; write_at set_len sync allocate copy_from reflink_from removexattr
     }
 }

@@ -228,6 +228,10 @@ impl Layer for MemLayer {
         Ok(Some(bytes))
     }
 
+    fn ino_of(&self, _handle: &[u8]) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     fn statfs(&self) -> Result<StatFs> {
         let files = self.tree().nodes.len() as u64;
         Ok(StatFs {

@@ -33,6 +33,7 @@ pub mod fault;
 pub mod marks;
 pub mod mem;
 pub mod override_stat;
+pub(crate) mod pass_on;
 pub mod walk;
 
 use std::fmt;
@@ -213,9 +214,7 @@ pub trait Layer: Send + Sync + fmt::Debug {
 
     /// The layer's own inode number of the object that a [handle](Self::handle) names; `None` if it
     /// is not on the layer's filesystem, or cannot be found out.
-    fn ino_of(&self, _handle: &[u8]) -> Result<Option<u64>> {
-        Ok(None)
-    }
+    fn ino_of(&self, handle: &[u8]) -> Result<Option<u64>>;
 
     /// What statfs(2) says of the layer.
     fn statfs(&self) -> Result<StatFs>;
@@ -306,29 +305,14 @@ pub trait Upper: Layer {
     fn create(&self, dir: Id, name: Name<'_>, new: &New<'_>) -> Result<Entry>;
 
     /// Makes a regular file as [`create`](Self::create) does, and opens it for reading and writing.
-    fn create_open(
-        &self,
-        dir: Id,
-        name: Name<'_>,
-        new: &New<'_>,
-    ) -> Result<(Entry, Arc<dyn Data>)> {
-        let entry = self.create(dir, name, new)?;
-        match self.open_write(entry.id) {
-            Ok(data) => Ok((entry, data)),
-            Err(error) => {
-                self.forget(entry.id);
-                Err(error)
-            }
-        }
-    }
+    fn create_open(&self, dir: Id, name: Name<'_>, new: &New<'_>)
+    -> Result<(Entry, Arc<dyn Data>)>;
 
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, id: Id) -> Result<()>;
 
     /// Makes those marks durable that the layer keeps apart from their objects. No change.
-    fn sync_marks(&self) -> Result<()> {
-        Ok(())
-    }
+    fn sync_marks(&self) -> Result<()>;
 
     /// Makes a new object in the work directory.
     fn stage(&self, new: &New<'_>) -> Result<Staged>;
@@ -381,9 +365,7 @@ pub trait Upper: Layer {
     /// Takes out of an opaque directory what makes it so without being seen in listings, if that is
     /// how it is opaque: then nothing but the mark on the directory itself. Changes nothing that is
     /// visible.
-    fn clear_opaque_entry(&self, _dir: Id) -> Result<()> {
-        Ok(())
-    }
+    fn clear_opaque_entry(&self, dir: Id) -> Result<()>;
 
     /// Gives `id` another name, in one step; `EEXIST` if anything is there.
     fn link(&self, id: Id, dir: Id, name: Name<'_>, quiet: bool) -> Result<()>;
@@ -476,9 +458,7 @@ pub trait Data: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `EBADF` for a file that was not opened for writing.
-    fn removexattr(&self, _name: &[u8]) -> Result<()> {
-        Err(crate::errno::Errno::EBADF.into())
-    }
+    fn removexattr(&self, name: &[u8]) -> Result<()>;
 
     /// The descriptor, where there is one.
     fn fd(&self) -> Option<BorrowedFd<'_>>;

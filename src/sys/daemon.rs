@@ -59,6 +59,43 @@ pub fn fork(keep: &[BorrowedFd<'_>]) -> Result<Forked> {
     }
 }
 
+/// Makes a child that calls `then` when this process has ended, however it ended, or has closed
+/// what this returns. In the child nothing that was open can be used. There must be no other
+/// threads yet.
+#[allow(clippy::disallowed_methods, reason = "the errno of the call right before")]
+pub fn when_ended(then: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // SAFETY: as in `fork`; the child ends in here, so that nothing of its parent's is dropped.
+    match unsafe { libc::fork() } {
+        -1 => Err(Error::from(std::io::Error::last_os_error())).context(|| "fork"),
+        0 => std::process::exit(match wait_and(writer, reader, then) {
+            Ok(()) => 0,
+            Err(_) => 1,
+        }),
+        _ => Ok(writer),
+    }
+}
+
+/// What the child of [`when_ended`] does.
+fn wait_and(writer: OwnedFd, reader: OwnedFd, then: impl FnOnce() -> Result<()>) -> Result<()> {
+    rustix::process::setsid()?;
+    close_inherited(reader.as_fd(), &[])?;
+    // It has just been closed.
+    std::mem::forget(writer);
+    take_nothing()?;
+    rustix::process::chdir("/")?;
+    std::fs::File::from(reader).read_to_end(&mut Vec::new())?;
+    then()
+}
+
+/// Reads nothing from standard input, and writes standard output and error nowhere.
+fn take_nothing() -> Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(rustix::stdio::dup2_stderr(&null)?)
+}
+
 /// Closes what the caller had open besides the standard streams: a lock or the end of a pipe, held
 /// by a process that stays, would make somebody wait for as long as the mount lives. Nothing else
 /// that this process has opened may be used afterwards.
@@ -112,17 +149,17 @@ impl Ready {
     /// Lets go of the terminal and of the current directory, then tells the parent that all is
     /// well. Standard error goes to `log` if there is one.
     pub fn ready(self, log: Option<&Path>) -> Result<()> {
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::stdio::dup2_stdin(&null)?;
-        rustix::stdio::dup2_stdout(&null)?;
-        match log {
+        let file = match log {
             Some(log) => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
                 let mode = Mode::from_raw_mode(0o600);
-                let file = rustix::fs::open(log, flags, mode).context(|| log.display())?;
-                rustix::stdio::dup2_stderr(file.as_fd())?;
+                Some(rustix::fs::open(log, flags, mode).context(|| log.display())?)
             }
-            None => rustix::stdio::dup2_stderr(&null)?,
+            None => None,
+        };
+        take_nothing()?;
+        if let Some(file) = file {
+            rustix::stdio::dup2_stderr(file.as_fd())?;
         }
         rustix::process::chdir("/")?;
         self.tell(&[READY])

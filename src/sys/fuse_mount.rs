@@ -47,6 +47,8 @@ pub struct FuseMount<'a> {
     pub noexec: bool,
     /// `noatime`
     pub noatime: bool,
+    /// `sync`: after each write the kernel asks for the file to be synced.
+    pub sync: bool,
     /// Security contexts, `context` and the like, by name.
     pub contexts: &'a [(String, String)],
 }
@@ -97,9 +99,12 @@ fn mount_by_api(
     ] {
         rustix::mount::fsconfig_set_string(&context, key, value)?;
     }
-    for (on, key) in
-        [(true, "default_permissions"), (mount.allow_other, "allow_other"), (mount.read_only, "ro")]
-    {
+    for (on, key) in [
+        (true, "default_permissions"),
+        (mount.allow_other, "allow_other"),
+        (mount.read_only, "ro"),
+        (mount.sync, "sync"),
+    ] {
         if on {
             rustix::mount::fsconfig_set_flag(&context, key)?;
         }
@@ -136,23 +141,9 @@ fn mount_by_helper(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    let source = mount.source.replace('\\', "\\\\").replace(',', "\\,");
-    let mut options = format!("fsname={source},subtype={}", mount.subtype);
-    options.push_str(",default_permissions");
-    for (on, option) in [
-        (mount.allow_other, ",allow_other"),
-        (mount.read_only, ",ro"),
-        (mount.noexec, ",noexec"),
-        (mount.noatime, ",noatime"),
-    ] {
-        options.push_str(if on { option } else { "" });
-    }
-    for (name, value) in mount.contexts {
-        options.push_str(&[",", name, "=\"", value, "\""].concat());
-    }
     let output = Command::new(HELPER)
         .arg("-o")
-        .arg(options)
+        .arg(helper_options(mount))
         .arg("--")
         .arg(target)
         // The helper sends on the descriptor it is told; standard input needs no inheriting.
@@ -169,6 +160,26 @@ fn mount_by_helper(target: &Path, mount: &FuseMount<'_>) -> Result<OwnedFd> {
         return Err(Error::new(Errno::EPERM, text.trim().to_owned()));
     }
     receive_fd(&ours)
+}
+
+/// What the helper is told.
+fn helper_options(mount: &FuseMount<'_>) -> String {
+    let source = mount.source.replace('\\', "\\\\").replace(',', "\\,");
+    let mut options = format!("fsname={source},subtype={}", mount.subtype);
+    options.push_str(",default_permissions");
+    for (on, option) in [
+        (mount.allow_other, ",allow_other"),
+        (mount.read_only, ",ro"),
+        (mount.noexec, ",noexec"),
+        (mount.noatime, ",noatime"),
+        (mount.sync, ",sync"),
+    ] {
+        options.push_str(if on { option } else { "" });
+    }
+    for (name, value) in mount.contexts {
+        options.push_str(&[",", name, "=\"", value, "\""].concat());
+    }
+    options
 }
 
 /// Receives one descriptor.

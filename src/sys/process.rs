@@ -45,6 +45,12 @@ pub fn may_give_away() -> bool {
     has(CapabilitySet::CHOWN) && in_initial_user_namespace()
 }
 
+/// Whether the groups of a process can be changed in this user namespace: not in those that a user
+/// without privileges has made himself, where only one group is mapped.
+pub fn may_set_groups() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").map_or(true, |said| said.trim() != "deny")
+}
+
 fn has(capability: CapabilitySet) -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::attr::{Attr, StatFs};
 use crate::errno::Result;
+use crate::layer::pass_on::pass_on;
 use crate::layer::{Data, DirItem, Id, Layer, Lookup, Marks};
 use crate::name::Name;
 
@@ -32,6 +33,10 @@ impl<F: Fn(Call<'_>) -> Result<()> + Send + Sync> HookLayer<F> {
     pub fn new(inner: Arc<dyn Layer>, hook: F) -> Arc<Self> {
         Arc::new(Self { inner, hook })
     }
+
+    fn step(&self) -> Result<()> {
+        (self.hook)(Call::Other)
+    }
 }
 
 impl<F> fmt::Debug for HookLayer<F> {
@@ -41,21 +46,12 @@ impl<F> fmt::Debug for HookLayer<F> {
 }
 
 impl<F: Fn(Call<'_>) -> Result<()> + Send + Sync> Layer for HookLayer<F> {
-    fn root(&self) -> Id {
-        self.inner.root()
-    }
-
-    fn root_entry(&self) -> Result<(Attr, Marks)> {
-        self.inner.root_entry()
-    }
+    pass_on! { root root_entry forget fs ino_of statfs }
+    pass_on! { after step; attr marks readlink getxattr listxattr handle }
 
     fn lookup(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
         (self.hook)(Call::Lookup(name))?;
         self.inner.lookup(dir, name)
-    }
-
-    fn forget(&self, id: Id) {
-        self.inner.forget(id);
     }
 
     fn readdir(&self, dir: Id, each: &mut dyn FnMut(DirItem<'_>) -> Result<()>) -> Result<()> {
@@ -63,46 +59,8 @@ impl<F: Fn(Call<'_>) -> Result<()> + Send + Sync> Layer for HookLayer<F> {
         self.inner.readdir(dir, each)
     }
 
-    fn attr(&self, id: Id) -> Result<Attr> {
-        (self.hook)(Call::Other)?;
-        self.inner.attr(id)
-    }
-
-    fn marks(&self, id: Id) -> Result<Marks> {
-        (self.hook)(Call::Other)?;
-        self.inner.marks(id)
-    }
-
-    fn readlink(&self, id: Id) -> Result<Vec<u8>> {
-        (self.hook)(Call::Other)?;
-        self.inner.readlink(id)
-    }
-
-    fn getxattr(&self, id: Id, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        (self.hook)(Call::Other)?;
-        self.inner.getxattr(id, name)
-    }
-
-    fn listxattr(&self, id: Id) -> Result<Vec<Vec<u8>>> {
-        (self.hook)(Call::Other)?;
-        self.inner.listxattr(id)
-    }
-
     fn open(&self, id: Id) -> Result<Arc<dyn Data>> {
         (self.hook)(Call::Open)?;
         self.inner.open(id)
-    }
-
-    fn fs(&self) -> u64 {
-        self.inner.fs()
-    }
-
-    fn handle(&self, id: Id) -> Result<Option<Vec<u8>>> {
-        (self.hook)(Call::Other)?;
-        self.inner.handle(id)
-    }
-
-    fn statfs(&self) -> Result<StatFs> {
-        self.inner.statfs()
     }
 }

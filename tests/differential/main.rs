@@ -83,7 +83,8 @@ fn one_case(seed: u64, base: &Path, ext4: bool, differences: &mut Differences) {
     if !ext4 {
         union = union.changing_dir_times();
     }
-    let mut plain = SystemTarget::new("plain directory", &case.path("plain"), || {});
+    let plain = SystemTarget::new("plain directory", &case.path("plain"), || {});
+    let mut plain = plain.on_ext4();
     let mut model = Model::merged(&specs);
     // A copy counts only the names that it was given; a layer's file also those that are hidden.
     if ext4 && render(&plain.tree()) == render(&model.tree()) {

@@ -24,7 +24,18 @@ pub(crate) struct Mounted(pub(crate) PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).is_err() {
+        use rustix::mount::{UnmountFlags, unmount};
+        // Not lazily, if it can be helped: what was written must be in the layer when it is mounted
+        // again, and a lazy unmount writes it later.
+        for _ in 0..50 {
+            match unmount(&self.0, UnmountFlags::empty()) {
+                Ok(()) => return,
+                Err(rustix::io::Errno::BUSY) => {}
+                Err(_) => break,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        if unmount(&self.0, UnmountFlags::DETACH).is_err() {
             eprintln!("{} was not mounted any more", self.0.display());
         }
     }

@@ -155,6 +155,31 @@ END
     assert!(said.ends_with("\nc\nd\nnothing found\n3\n0\n"), "{said}");
 }
 
+#[test]
+fn root_of_a_namespace_with_a_single_id_runs_commands_too() {
+    let stand = Stand::new();
+    let script = r#"mkdir own; chown 1000:1000 own; PLYFS_ROOT=$PWD/own/store; export PLYFS_ROOT
+        user() { setpriv --reuid=1000 --regid=1000 --clear-groups "$@"; }
+        user bash -e <<'END'
+        mkdir -p own/tree/bin; cp "$(command -v busybox)" own/tree/bin/busybox
+        umoci init --layout own/oci; umoci new --image own/oci:own
+        tar --create --owner=0 --group=0 --file=own/tree.tar --directory=own/tree .
+        umoci raw add-layer --image own/oci:own own/tree.tar
+        as_root() { unshare --map-root-user "$@"; }
+        as_root plyfs image import own/oci --name own | cut -d ' ' -f 5-
+        as_root --mount plyfs run own -- /bin/busybox sh -c 'id -u; echo new >/new; cat /new
+            tr -s " " </proc/self/uid_map; ls /dev/pts'
+        as_root plyfs run own -- /bin/busybox true 2>&1 || true
+        as_root --mount plyfs run --user 7 own -- /bin/busybox true 2>&1 || true
+        as_root plyfs ls | wc -l; as_root plyfs check | sed 's/.*; //'
+END"#;
+    let said = said(&stand, script);
+    assert!(said.starts_with("1 layers, 1 of them new\n0\nnew\n 0 1000 1\nptmx\n"), "{said}");
+    assert!(said.contains("not permitted\nplyfs: this mount namespace is not yours"), "{said}");
+    assert!(said.contains("user 7 or") && said.contains("not in this user"), "{said}");
+    assert!(said.ends_with("\n1\nnothing found\n"), "{said}");
+}
+
 /// As in a sandbox: whiteouts are files with an attribute then, and mean the same.
 #[test]
 fn layers_without_devices_say_the_same() {

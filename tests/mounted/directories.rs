@@ -294,6 +294,32 @@ fn line_20_what_looks_like_a_mark_is_stored_as_any_other_thing() {
     }
 }
 
+/// podman in a container writes such files: `podman system reset` could not remove its store.
+#[test]
+fn line_20_a_users_own_opaque_entry_is_a_file_like_any_other() {
+    let mut stand = Stand::new(tree);
+    fs::create_dir(stand.at("new")).unwrap();
+    for dir in ["dir", "new"] {
+        fs::write(stand.at(dir).join(".wh..wh..opq"), "kept").unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(names(&stand.at("dir")), [".wh..wh..opq", "a", "sub"]);
+        assert_eq!(names(&stand.at("new")), [".wh..wh..opq"]);
+        stand.remount();
+    }
+    // A directory that gets things from elsewhere loses marks that hide, and nothing else.
+    fs::rename(stand.at("f"), stand.at("new/f")).unwrap();
+    fs::rename(stand.at("empty"), stand.at("new/empty")).unwrap();
+    fs::rename(stand.at("new"), stand.at("newer")).unwrap();
+    assert_eq!(fs::read_to_string(stand.at("newer/.wh..wh..opq")).unwrap(), "kept");
+    fs::remove_dir_all(stand.at("newer")).unwrap();
+    fs::remove_dir_all(stand.at("dir")).unwrap();
+    fs::create_dir(stand.at("dir")).unwrap();
+    stand.remount();
+    assert_eq!(names(&stand.path("mnt")), ["dir", "g"]);
+    assert_eq!(names(&stand.at("dir")), Vec::<String>::new());
+}
+
 #[test]
 fn line_47_deleting_while_listing_skips_and_repeats_nothing() {
     let stand = Stand::new(|lower| {

@@ -39,7 +39,7 @@ fn fill_up(small: &Path) {
     let filler = small.join("filler");
     fs::create_dir(&filler).unwrap();
     let mut file = File::create(filler.join("data")).unwrap();
-    for piece in [1 << 16, 1 << 12, 1] {
+    for piece in [1 << 16, 1 << 12, 1 << 9, 1 << 6, 1 << 3, 1] {
         while file.write_all(&vec![1; piece]).is_ok() && file.sync_all().is_ok() {}
     }
     for number in 0.. {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::stand::{Stand, assert_ok, plyfs, run};
+use super::stand::{Stand, assert_ok, names, plyfs, run};
 
 /// Whether the process exists, and is no zombie.
 fn lives(pid: i32) -> bool {
@@ -60,6 +60,27 @@ fn a_lazily_unmounted_mount_is_served_to_its_last_user_and_then_ends() {
     drop(held);
     wait("the server's end", || !lives(server));
     stand.mount();
+}
+
+#[test]
+fn who_asked_for_it_is_unmounted_even_if_the_server_is_killed() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    text(&stand.path("lower"));
+    let at = stand.path("mnt").display().to_string();
+    let mounted = || fs::read_to_string("/proc/self/mounts").unwrap().contains(&at);
+    for round in 0..2 {
+        stand.mount_with(plyfs::<&str>(&[]), &["-o", "auto_unmount"]);
+        assert!(mounted());
+        assert_eq!(names(&stand.path("mnt")), ["file"]);
+        if round == 0 {
+            stand.umount();
+        } else {
+            signal(stand.server(), Signal::KILL);
+        }
+        wait("the mount's end", || !mounted());
+    }
+    stand.mount();
+    assert_eq!(fs::read(stand.at("file")).unwrap(), b"text\n");
 }
 
 /// Container engines detach a root filesystem and mount it again in the same breath.

@@ -26,7 +26,7 @@ fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
         assert!(!Path::new(&stand.path("work/work")).exists(), "nothing was begun");
     }
     // Known, and not to be had: said as well, not ignored.
-    for missing in ["redirect_dir=nofollow", "sync"] {
+    for missing in ["redirect_dir=nofollow", "allow_root", "ino32_t"] {
         let output = mount(missing);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && told.contains(missing), "{missing}: {told}");
@@ -39,6 +39,60 @@ fn line_54_an_unknown_option_is_named_and_what_tools_pass_blindly_is_not() {
         assert!(line.contains(flag), "{line}");
     }
     stand.umount();
+}
+
+/// How often the server syncs while something is done.
+fn syncs(stand: &Stand, something: impl FnOnce()) -> usize {
+    let (out, server) = (stand.path("strace"), stand.server());
+    let mut strace = Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync,syncfs", "-o"])
+        .arg(&out)
+        .args(["-p", &server.to_string()])
+        .spawn()
+        .unwrap();
+    let threads = || fs::read_dir(format!("/proc/{server}/task")).unwrap();
+    let traced = |thread: fs::DirEntry| {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap();
+        !status.contains("TracerPid:\t0\n")
+    };
+    while !threads().all(|thread| traced(thread.unwrap())) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    something();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&strace),
+        rustix::process::Signal::INT,
+    )
+    .unwrap();
+    strace.wait().unwrap();
+    fs::read_to_string(&out).unwrap().lines().filter(|line| line.contains("sync")).count()
+}
+
+#[test]
+fn line_54_the_mount_can_be_durable_at_once() {
+    let mut stand = Stand::unmounted(&["lower"]);
+    let (mut round, mut seen) = (0, Vec::new());
+    for option in ["async", "dirsync", "sync"] {
+        stand.mount_with(plyfs::<&str>(&[]), &["-o", option]);
+        round += 1;
+        let at = |name: &str| stand.at(&format!("{name}{round}"));
+        let counts = [
+            syncs(&stand, || fs::create_dir(at("dir")).unwrap()),
+            syncs(&stand, || fs::rename(at("dir"), at("moved")).unwrap()),
+            syncs(&stand, || run("chmod", &[&"700", &at("moved")]).clear()),
+            syncs(&stand, || fs::write(at("file"), "text").unwrap()),
+        ];
+        seen.push(counts.map(|count| count > 0));
+        stand.umount();
+    }
+    // The last one is two steps: a name, and a write.
+    assert_eq!(seen, [[false; 4], [true, true, false, true], [true; 4]]);
+    stand.mount_with(plyfs::<&str>(&[]), &["-o", "sync"]);
+    let mut file = fs::File::create(stand.at("written")).unwrap();
+    for _ in 0..3 {
+        let count = syncs(&stand, || std::io::Write::write_all(&mut file, b"more").unwrap());
+        assert!(count > 0, "a write alone");
+    }
 }
 
 #[test]

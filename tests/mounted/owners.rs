@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
 use std::path::Path;
 
-use super::alike::alike;
+use super::alike::{alike, fill};
 use super::stand::{Stand, as_user, assert_ok, errno, plyfs, run};
 
 const MAP: &str = "uidmapping=0:100000:65536,gidmapping=0:100000:65536";
@@ -207,6 +207,22 @@ fn line_54_owners_modes_and_types_in_an_attribute() {
     assert!(disk.file_type().unwrap().is_block_device(), "listings tell types");
     drop(kinds);
     assert_eq!(errno(fs::read(stand.at("disk")).map(drop)), 6, "no such device, but a device");
+    stand.umount();
+}
+
+/// fuse-overlayfs hides what lies below by an entry where it can set no attribute.
+#[test]
+fn line_54_such_a_directory_that_is_opaque_by_an_entry_can_be_removed() {
+    let mut stand = mounted("xattr_permissions=2");
+    fs::create_dir(stand.at("dir/new")).unwrap();
+    fs::create_dir(stand.at("other")).unwrap();
+    stand.umount();
+    fill(&stand.path("upper"), "touch dir/.wh..wh..opq dir/new/.wh..wh..opq other/.wh..wh..opq");
+    stand.mount_with(plyfs::<&str>(&[]), &["-o", "xattr_permissions=2"]);
+    fs::remove_dir(stand.at("dir/new")).unwrap();
+    fs::rename(stand.at("dir"), stand.at("other")).unwrap();
+    assert_eq!(fs::read_dir(stand.at("other")).unwrap().count(), 0);
+    fs::remove_dir(stand.at("other")).unwrap();
     stand.umount();
 }
 

@@ -52,18 +52,25 @@ impl Stand {
         fs::create_dir(&small).unwrap();
         if fs == "tmpfs" {
             run("mount", &[&"-t", &"tmpfs", &"-o", &"size=4m,nr_inodes=200", &"none", &small]);
-        } else if fs == "btrfs" {
-            let image = stand.path("image");
-            fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
-            run("mkfs.btrfs", &[&"-q", &image]);
-            run("mount", &[&"-o", &"loop", &image, &small]);
-            run("btrfs", &[&"quota", &"enable", &small]);
-            run("btrfs", &[&"qgroup", &"limit", &"4M", &"0/5", &small]);
         } else {
-            let image = stand.path("image");
-            fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();
-            run(&format!("mkfs.{fs}"), &[&"-q", &"-N", &"200", &image]);
+            // In memory, if there is such a place: the disk may be slow. The loop device keeps it.
+            let image = tempfile::NamedTempFile::new_in("/dev/shm")
+                .or_else(|_| tempfile::NamedTempFile::new())
+                .unwrap();
+            let btrfs = fs == "btrfs";
+            image.as_file().set_len(if btrfs { 128 << 20 } else { 4 << 20 }).unwrap();
+            let mkfs = format!("mkfs.{fs}");
+            let image = image.path();
+            if btrfs {
+                run(&mkfs, &[&"-q", &image]);
+            } else {
+                run(&mkfs, &[&"-q", &"-N", &"200", &image]);
+            }
             run("mount", &[&"-o", &"loop", &image, &small]);
+            if btrfs {
+                run("btrfs", &[&"quota", &"enable", &small]);
+                run("btrfs", &[&"qgroup", &"limit", &"4M", &"0/5", &small]);
+            }
         }
         stand.small = true;
         (stand.upper, stand.work) = ("small/upper".to_owned(), "small/work".to_owned());
@@ -141,7 +148,7 @@ impl Stand {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
             let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
             let line = String::from_utf8_lossy(&line).into_owned();
-            if line.split('\0').any(|arg| arg == mnt) && line.contains("plyfs") {
+            if line.split('\0').any(|arg| arg == mnt) && line.contains("plyfs") && serves(pid) {
                 return pid;
             }
         }
@@ -179,6 +186,13 @@ impl Drop for Stand {
             force_umount(&self.path("small"));
         }
     }
+}
+
+/// Whether a process has a connection to the kernel's FUSE.
+fn serves(pid: i32) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let mut targets = descriptors.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    targets.any(|target| target == Path::new("/dev/fuse"))
 }
 
 /// Another container over a stand's layers.

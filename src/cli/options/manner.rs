@@ -22,6 +22,12 @@ pub struct Manner {
     pub static_nlink: bool,
     /// Directories of lower layers cannot be renamed (`EXDEV`).
     pub no_redirects: bool,
+    /// Changes of names are durable before they are answered.
+    pub dirsync: bool,
+    /// So is everything else.
+    pub sync: bool,
+    /// It is unmounted when its process ends, however that ends.
+    pub auto_unmount: bool,
     /// In the foreground, with each request logged.
     pub debug: bool,
     /// How long the kernel may keep names and attributes; `None` for good.
@@ -60,6 +66,10 @@ impl Manner {
             (b"acl", None, _) => self.no_acl = false,
             (b"static_nlink", None, _) => self.static_nlink = true,
             (b"debug", None, _) => self.debug = true,
+            (b"sync", None, _) => self.sync = true,
+            (b"async", None, _) => self.sync = false,
+            (b"dirsync", None, _) => self.dirsync = true,
+            (b"auto_unmount", None, _) => self.auto_unmount = true,
             (b"redirect_dir", Some(b"on"), _) => self.no_redirects = false,
             (b"redirect_dir", Some(b"off" | b"follow"), _) => self.no_redirects = true,
             (b"timeout", Some(value), _) => match seconds(value) {

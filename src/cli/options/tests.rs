@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::*;
+use crate::cli::args::MOUNT_HELP;
 use crate::layer::override_stat::Form;
 use crate::union::ids::Ids;
 
@@ -71,13 +72,39 @@ fn what_other_tools_pass_is_listed_as_ignored() {
 }
 
 #[test]
+fn the_manual_lists_what_is_accepted_without_effect() {
+    let words: Vec<_> =
+        MOUNT_HELP.split([' ', '\n']).map(|word| word.trim_end_matches([',', '.'])).collect();
+    for option in IGNORED {
+        let shown =
+            option.strip_suffix("=*").map_or((*option).to_owned(), |name| format!("{name}="));
+        assert!(words.contains(&shown.as_str()), "{option}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_the_reason() {
+    for (name, why) in REFUSED {
+        let error = one(&format!("lowerdir=l,{name}=x")).unwrap_err();
+        assert!(error.to_string().ends_with(why), "{error}");
+    }
+}
+
+#[test]
+fn what_is_durable_at_once_and_what_ends_by_itself() {
+    let options = one("lowerdir=l,sync,dirsync,auto_unmount").unwrap().manner;
+    assert!(options.sync && options.dirsync && options.auto_unmount);
+    assert!(!one("lowerdir=l,sync,async").unwrap().manner.sync, "the last one counts");
+}
+
+#[test]
 fn errors_name_the_option() {
     for (text, expected) in [
         ("lowerdir=l,colour=red", OptionError::Unknown(b"colour=red".to_vec())),
         ("lowerdir=l,ro=1", OptionError::Unknown(b"ro=1".to_vec())),
         (
             "lowerdir=l,redirect_dir=nofollow",
-            OptionError::NotYet(b"redirect_dir=nofollow".to_vec()),
+            OptionError::Refused(b"redirect_dir=nofollow".to_vec(), "it may be on, off or follow"),
         ),
         ("lowerdir=l,timeout=soon", OptionError::Value(b"timeout=soon".to_vec())),
         ("lowerdir=l,timeout=-1", OptionError::Value(b"timeout=-1".to_vec())),
@@ -85,7 +112,7 @@ fn errors_name_the_option() {
         ("lowerdir=l,fsync", OptionError::Value(b"fsync".to_vec())),
         ("lowerdir=l,log=", OptionError::Value(b"log=".to_vec())),
         ("lowerdir=l,noacl=1", OptionError::Unknown(b"noacl=1".to_vec())),
-        ("lowerdir=l,sync", OptionError::NotYet(b"sync".to_vec())),
+        ("lowerdir=l,sync=1", OptionError::Unknown(b"sync=1".to_vec())),
         ("lowerdir", OptionError::Value(b"lowerdir".to_vec())),
         ("lowerdir=", OptionError::EmptyPath("lowerdir")),
         ("lowerdir=:a", OptionError::EmptyPath("lowerdir")),

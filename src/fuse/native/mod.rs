@@ -30,8 +30,8 @@ use std::time::Duration;
 
 use rustix::io::Errno as Raw;
 
-use super::MountConfig;
 use super::lane::{Lane, Place};
+use super::{MountConfig, Syncing};
 use crate::errno::{Context, Errno, Error, Result};
 use crate::sys::fuse_device;
 use crate::union::Union;
@@ -62,6 +62,8 @@ struct Service {
     interrupts: Interrupts,
     /// How long the kernel may keep names and attributes.
     ttl: Duration,
+    /// What is made durable before a change is answered.
+    sync: Syncing,
 }
 
 /// Whether a thread goes on.
@@ -89,7 +91,8 @@ impl Server {
             .context(|| "the kernel and plyfs do not agree on a FUSE protocol")?;
         let (lane, interrupts) = (Lane::new(threads), Interrupts::default());
         let ttl = config.timeout.unwrap_or(reply::FOR_GOOD);
-        let service = Arc::new(Service { union, agreed, lane, interrupts, ttl });
+        let sync = config.sync;
+        let service = Arc::new(Service { union, agreed, lane, interrupts, ttl, sync });
         Ok(Self { service, connection: Arc::new(connection), threads })
     }
 

@@ -6,6 +6,7 @@ use super::reply::Reply;
 use super::request::{Op, Request};
 use super::{Service, send, wire};
 use crate::errno::{Errno, Result};
+use crate::fuse::Syncing;
 use crate::fuse::guard::{self, guarded, silent};
 use crate::fuse::handlers::{self, Answer};
 use crate::union::{Caller, Handle, NodeId, interrupt};
@@ -20,10 +21,32 @@ impl Service {
     ) -> Result<()> {
         let op = named(request);
         reply.clear();
-        match guarded(op, || self.serve(request, reply)) {
+        match guarded(op, || self.serve(request, reply).and_then(|()| self.settle(&request.op))) {
             Ok(()) => send(device, reply.finish(request.unique)),
             Err(errno) => send(device, reply.refuse(request.unique, errno)),
         }
+    }
+
+    /// Makes durable what an operation has changed, where the mount is one that does so unasked.
+    /// Writes are not among it: the kernel asks for a sync after each.
+    fn settle(&self, op: &Op<'_>) -> Result<()> {
+        let changes = match op {
+            Op::Symlink { .. }
+            | Op::MkNod { .. }
+            | Op::MkDir { .. }
+            | Op::Create { .. }
+            | Op::Link { .. }
+            | Op::Unlink { .. }
+            | Op::RmDir { .. }
+            | Op::Rename { .. } => self.sync != Syncing::Asked,
+            Op::SetAttr(_)
+            | Op::SetXattr { .. }
+            | Op::RemoveXattr { .. }
+            | Op::FAllocate { .. }
+            | Op::CopyFileRange { .. } => self.sync == Syncing::All,
+            _ => false,
+        };
+        if changes { self.union.sync() } else { Ok(()) }
     }
 
     /// Answers a request that ends early if whoever asked is killed.

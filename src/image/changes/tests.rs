@@ -51,6 +51,10 @@ impl Data for Holes {
     fn reflink_from(&self, _: &dyn Data) -> Result<()> {
         unreachable!()
     }
+    fn removexattr(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EBADF.into())
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         unreachable!()
     }

@@ -100,12 +100,12 @@ impl Tree {
         let dot_wh = name.as_bytes().starts_with(DOT_WH);
         let marked = self.changes || is_dir || dot_wh || may_be_marked(&attr, around);
         let mut decoded = if marked { self.decode(object, attr.kind)? } else { Decoded::default() };
-        if dot_wh && !decoded.literal {
-            return self.lookup_sibling(&fd, around, name);
-        }
         let empty_file = attr.kind == Kind::File && attr.size == 0;
         if empty_file && decoded.whiteout && around.has(Flags::XATTR_WHITEOUTS) {
             return Ok(Lookup::Whiteout(WhiteoutForm::Entry));
+        }
+        if dot_wh && !decoded.literal {
+            return self.lookup_sibling(&fd, around, name);
         }
         if empty_file && decoded.char_zero {
             as_char_zero(&mut attr);
@@ -117,7 +117,7 @@ impl Tree {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
             let inside = object.open(flags)?;
             decoded.marks.opaque = decoded.marks.opaque
-                || has_opaque_entry(&inside)?
+                || self.has_opaque_entry(&inside, whiteouts_of(&decoded))?
                 || self.is_whited_out(&fd, around, name)?;
             opened = Some(inside);
         }
@@ -181,7 +181,8 @@ impl Tree {
                 }
                 None => false,
             };
-            decoded.marks.opaque = beside || has_opaque_entry(&*self.dir_fd(id)?)?;
+            let opaque = self.has_opaque_entry(&*self.dir_fd(id)?, whiteouts_of(&decoded))?;
+            decoded.marks.opaque = beside || opaque;
         }
         self.slots.set_flag(id, Flags::MARKS_KNOWN, true);
         Ok(decoded.marks)
@@ -220,8 +221,7 @@ impl Tree {
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let stored = entry.file_name().to_bytes();
-            if stored == b"." || stored == b".." || stored == DOT_WH_OPAQUE {
-                dot_wh |= stored == DOT_WH_OPAQUE;
+            if stored == b"." || stored == b".." {
                 continue;
             }
             let object = Object::Entry(fd.as_fd(), stored);
@@ -240,6 +240,9 @@ impl Tree {
                 Seen::Whiteout => (stored, None, 0),
                 Seen::Sibling(name) => {
                     dot_wh = true;
+                    if stored == DOT_WH_OPAQUE {
+                        continue;
+                    }
                     (name, None, 0)
                 }
             };
@@ -271,17 +274,34 @@ impl Tree {
         match stat_if_any(object)? {
             // A device 0:0 of that name hides that very name, and is the kernel's doing.
             Some(attr) if attr.is_char_zero() => Ok(false),
-            Some(attr) => Ok(!self.is_literal(object, attr.kind)?),
+            Some(attr) => Ok(!self.is_literal(object, attr.kind, around)?),
             None => Ok(false),
         }
     }
 
-    /// Whether the object's name begins with `.wh.` because a user called it so.
-    fn is_literal(&self, object: Object<'_>, kind: Kind) -> Result<bool> {
+    /// Whether `dir` holds the entry that makes it opaque: neither a user's file of that name, nor
+    /// the whiteout of one; `within` are the flags of `dir`. Of one that we may not search nobody
+    /// knows: nothing in it can be shown either.
+    pub(super) fn has_opaque_entry(&self, dir: &OwnedFd, within: Flags) -> Result<bool> {
+        let object = Object::Entry(dir.as_fd(), DOT_WH_OPAQUE);
+        match stat_if_any(object) {
+            Err(error) if error.errno() == Errno::EACCES => Ok(false),
+            Err(error) => Err(error),
+            Ok(None) => Ok(false),
+            Ok(Some(attr)) if attr.is_char_zero() => Ok(false),
+            Ok(Some(attr)) => Ok(!self.is_literal(object, attr.kind, within)?),
+        }
+    }
+
+    /// Whether the object's name begins with `.wh.` because a user called it so: it is that user's,
+    /// or the whiteout of such a one.
+    fn is_literal(&self, object: Object<'_>, kind: Kind, around: Flags) -> Result<bool> {
         let is = |name: &[u8], tag| marks::classify(name) == Class::Known(tag);
         let names = xattr::list(object)?;
         let aside = names.iter().any(|name| is(name, Tag::Aside));
+        let whiteout = around.has(Flags::XATTR_WHITEOUTS) && kind == Kind::File;
         Ok(names.iter().any(|name| is(name, Tag::Literal))
+            || whiteout && names.iter().any(|name| is(name, Tag::Whiteout))
             || match self.sidecar.get().filter(|sidecar| sidecar.concerns(kind, aside)) {
                 Some(sidecar) => {
                     sidecar.marks(object)?.iter().any(|(name, _)| is(name, Tag::Literal))
@@ -306,7 +326,7 @@ impl Tree {
             return Ok(Seen::Whiteout);
         }
         if let Some(name) = stored.strip_prefix(DOT_WH)
-            && !self.is_literal(object, kind)?
+            && !self.is_literal(object, kind, around)?
         {
             return Ok(Seen::Sibling(name));
         }
@@ -413,8 +433,7 @@ fn may_be_marked(attr: &Attr, around: Flags) -> bool {
 fn flags_of(attr: &Attr, decoded: &Decoded, marks_known: bool) -> Flags {
     let is_dir = attr.kind == Kind::Dir;
     let setgid = u32::from(attr.perm) & libc::S_ISGID != 0;
-    Flags::default()
-        .with(Flags::XATTR_WHITEOUTS, is_dir && decoded.xattr_whiteouts)
+    if is_dir { whiteouts_of(decoded) } else { Flags::default() }
         .with(Flags::ESCAPES, is_dir && decoded.escapes)
         .with(Flags::PLAIN, is_dir && !setgid && !decoded.marks.default_acl)
         .with(Flags::CHAR_ZERO, attr.kind == Kind::Char && decoded.char_zero)
@@ -422,13 +441,9 @@ fn flags_of(attr: &Attr, decoded: &Decoded, marks_known: bool) -> Flags {
         .with(Flags::MARKS_KNOWN, marks_known || decoded.marks.metacopy)
 }
 
-/// Whether the directory holds the entry that makes it opaque. Of one that we may not search nobody
-/// knows: nothing in it can be shown either.
-pub(super) fn has_opaque_entry(dir: &OwnedFd) -> Result<bool> {
-    match stat_if_any(Object::Entry(dir.as_fd(), DOT_WH_OPAQUE)) {
-        Err(error) if error.errno() == Errno::EACCES => Ok(false),
-        found => Ok(found?.is_some()),
-    }
+/// What a directory's marks say of the whiteouts in it.
+fn whiteouts_of(decoded: &Decoded) -> Flags {
+    Flags::default().with(Flags::XATTR_WHITEOUTS, decoded.xattr_whiteouts)
 }
 
 /// What an entry of a listing is.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
 use rustix::io::Errno as Raw;
 
-use super::reader::{DOT_WH, DOT_WH_OPAQUE, has_opaque_entry};
+use super::reader::{DOT_WH, DOT_WH_OPAQUE};
 use super::slots::Flags;
 use super::tree::WORK;
 use super::upper::DirUpper;
@@ -161,7 +161,8 @@ impl DirUpper {
     /// See [`Upper::clear_opaque_entry`].
     pub(super) fn remove_opaque_entry(&self, dir: Id) -> Result<()> {
         let fd = self.tree.dir_fd(dir)?;
-        if self.tree.slots.get(dir)?.flags.has(Flags::NO_DOT_WH) || !has_opaque_entry(&fd)? {
+        let flags = self.tree.slots.get(dir)?.flags;
+        if flags.has(Flags::NO_DOT_WH) || !self.tree.has_opaque_entry(&fd, flags)? {
             return Ok(());
         }
         self.set_mark(dir, &Mark::Opaque)?;

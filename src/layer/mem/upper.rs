@@ -186,6 +186,30 @@ impl Upper for MemLayer {
         tree.entry(ino)
     }
 
+    fn create_open(
+        &self,
+        dir: Id,
+        name: Name<'_>,
+        new: &New<'_>,
+    ) -> Result<(Entry, Arc<dyn Data>)> {
+        let entry = self.create(dir, name, new)?;
+        match self.open_write(entry.id) {
+            Ok(data) => Ok((entry, data)),
+            Err(error) => {
+                self.forget(entry.id);
+                Err(error)
+            }
+        }
+    }
+
+    fn sync_marks(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn clear_opaque_entry(&self, _dir: Id) -> Result<()> {
+        Ok(())
+    }
+
     fn stage(&self, new: &New<'_>) -> Result<Staged> {
         let mut tree = self.tree();
         let ino = tree.make(new);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::attr::Attr;
 use crate::errno::Result;
+use crate::layer::pass_on::{pass_on, pass_on_data};
 use crate::layer::{Data, Seek};
 
 /// An open file that loses its capabilities when it is written to.
@@ -37,58 +38,6 @@ impl Guarded {
 }
 
 impl Data for Guarded {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        self.inner.read_at(buf, offset)
-    }
-
-    fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
-        self.revoke()?;
-        self.inner.write_at(buf, offset)
-    }
-
-    fn set_len(&self, size: u64) -> Result<()> {
-        self.revoke()?;
-        self.inner.set_len(size)
-    }
-
-    fn sync(&self, data_only: bool) -> Result<()> {
-        self.inner.sync(data_only)
-    }
-
-    fn allocate(&self, mode: i32, offset: u64, len: u64) -> Result<()> {
-        self.revoke()?;
-        self.inner.allocate(mode, offset, len)
-    }
-
-    fn seek(&self, offset: u64, what: Seek) -> Result<u64> {
-        self.inner.seek(offset, what)
-    }
-
-    fn attr(&self) -> Result<Attr> {
-        self.inner.attr()
-    }
-
-    fn copy_from(
-        &self,
-        source: &dyn Data,
-        source_offset: u64,
-        offset: u64,
-        len: u64,
-    ) -> Result<u64> {
-        self.revoke()?;
-        self.inner.copy_from(source, source_offset, offset, len)
-    }
-
-    fn reflink_from(&self, source: &dyn Data) -> Result<()> {
-        self.revoke()?;
-        self.inner.reflink_from(source)
-    }
-
-    fn removexattr(&self, name: &[u8]) -> Result<()> {
-        self.inner.removexattr(name)
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.fd()
-    }
+    pass_on_data! { read_at sync seek attr removexattr fd }
+    pass_on_data! { after revoke; write_at set_len allocate copy_from reflink_from }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub use self::upper::OverriddenUpper;
 pub use self::value::Form;
 use self::value::Override;
+use super::pass_on::pass_on;
 use super::{Data, DirItem, Id, Layer, Lookup, Marks};
 use crate::attr::{Attr, Kind, StatFs};
 use crate::errno::{Errno, Error, Result};
@@ -126,9 +127,7 @@ fn listxattr(inner: &dyn Layer, form: Form, id: Id) -> Result<Vec<Vec<u8>>> {
 macro_rules! layer_by_amending {
     ($type:ty) => {
         impl Layer for $type {
-            fn root(&self) -> Id {
-                self.inner.root()
-            }
+            pass_on! { root forget marks open fs handle ino_of statfs }
 
             fn root_entry(&self) -> Result<(Attr, Marks)> {
                 let (mut attr, marks) = self.inner.root_entry()?;
@@ -138,10 +137,6 @@ macro_rules! layer_by_amending {
 
             fn lookup(&self, dir: Id, name: Name<'_>) -> Result<Lookup> {
                 lookup(&*self.inner, self.form, dir, name)
-            }
-
-            fn forget(&self, id: Id) {
-                self.inner.forget(id);
             }
 
             fn readdir(
@@ -158,10 +153,6 @@ macro_rules! layer_by_amending {
                 Ok(attr)
             }
 
-            fn marks(&self, id: Id) -> Result<Marks> {
-                self.inner.marks(id)
-            }
-
             fn readlink(&self, id: Id) -> Result<Vec<u8>> {
                 readlink(&*self.inner, id)
             }
@@ -175,26 +166,6 @@ macro_rules! layer_by_amending {
 
             fn listxattr(&self, id: Id) -> Result<Vec<Vec<u8>>> {
                 listxattr(&*self.inner, self.form, id)
-            }
-
-            fn open(&self, id: Id) -> Result<Arc<dyn Data>> {
-                self.inner.open(id)
-            }
-
-            fn fs(&self) -> u64 {
-                self.inner.fs()
-            }
-
-            fn handle(&self, id: Id) -> Result<Option<Vec<u8>>> {
-                self.inner.handle(id)
-            }
-
-            fn ino_of(&self, handle: &[u8]) -> Result<Option<u64>> {
-                self.inner.ino_of(handle)
-            }
-
-            fn statfs(&self) -> Result<StatFs> {
-                self.inner.statfs()
             }
         }
     };

@@ -7,6 +7,7 @@ use super::data::Guarded;
 use super::value::{CAPABILITY, Form, Override};
 use crate::attr::{Attr, Kind, SetAttr, without_set_id};
 use crate::errno::{Errno, Result};
+use crate::layer::pass_on::pass_on;
 use crate::layer::{Data, Entry, How, Id, Layer, Mark, New, RenameHow, Staged, Upper, What};
 use crate::name::Name;
 
@@ -165,6 +166,12 @@ fn is_refusal(error: &crate::errno::Error) -> bool {
 }
 
 impl Upper for OverriddenUpper {
+    pass_on! {
+        sync_marks sync_dir stage_link publish discard discard_temp whiteout clear_whiteout rename
+        clear_opaque_entry link unlink rmdir withdraw pin unpin rebind set_mark clear_metacopy index
+        sync
+    }
+
     fn as_layer(self: Arc<Self>) -> Arc<dyn Layer> {
         self
     }
@@ -183,86 +190,8 @@ impl Upper for OverriddenUpper {
         Ok((self.amended(entry)?, self.guarded(data)))
     }
 
-    fn sync_marks(&self) -> Result<()> {
-        self.inner.sync_marks()
-    }
-
-    fn sync_dir(&self, id: Id) -> Result<()> {
-        self.inner.sync_dir(id)
-    }
-
     fn stage(&self, new: &New<'_>) -> Result<Staged> {
         self.make(new, |new| self.inner.stage(new))
-    }
-
-    fn stage_link(&self, id: Id) -> Result<Staged> {
-        self.inner.stage_link(id)
-    }
-
-    fn publish(
-        &self,
-        staged: &mut Staged,
-        dir: Id,
-        name: Name<'_>,
-        how: How,
-        quiet: bool,
-    ) -> Result<()> {
-        self.inner.publish(staged, dir, name, how, quiet)
-    }
-
-    fn discard(&self, staged: Staged) {
-        self.inner.discard(staged);
-    }
-
-    fn discard_temp(&self, temp: Name<'_>) {
-        self.inner.discard_temp(temp);
-    }
-
-    fn whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()> {
-        self.inner.whiteout(dir, name, replace)
-    }
-
-    fn clear_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()> {
-        self.inner.clear_whiteout(dir, name)
-    }
-
-    fn rename(
-        &self,
-        from: (Id, Name<'_>),
-        moved: Id,
-        to: (Id, Name<'_>),
-        other: Option<Id>,
-        how: RenameHow,
-    ) -> Result<()> {
-        self.inner.rename(from, moved, to, other, how)
-    }
-
-    fn link(&self, id: Id, dir: Id, name: Name<'_>, quiet: bool) -> Result<()> {
-        self.inner.link(id, dir, name, quiet)
-    }
-
-    fn unlink(&self, dir: Id, name: Name<'_>) -> Result<()> {
-        self.inner.unlink(dir, name)
-    }
-
-    fn rmdir(&self, dir: Id, name: Name<'_>) -> Result<()> {
-        self.inner.rmdir(dir, name)
-    }
-
-    fn withdraw(&self, dir: Id, name: Name<'_>) -> Result<Staged> {
-        self.inner.withdraw(dir, name)
-    }
-
-    fn pin(&self, id: Id) -> Result<()> {
-        self.inner.pin(id)
-    }
-
-    fn unpin(&self, id: Id) {
-        self.inner.unpin(id);
-    }
-
-    fn rebind(&self, id: Id, other: Id) {
-        self.inner.rebind(id, other);
     }
 
     fn setattr(&self, id: Id, set: &SetAttr) -> Result<Attr> {
@@ -291,23 +220,7 @@ impl Upper for OverriddenUpper {
         self.inner.removexattr(id, &stored)
     }
 
-    fn set_mark(&self, id: Id, mark: &Mark<'_>) -> Result<()> {
-        self.inner.set_mark(id, mark)
-    }
-
-    fn clear_metacopy(&self, id: Id) -> Result<()> {
-        self.inner.clear_metacopy(id)
-    }
-
     fn open_write(&self, id: Id) -> Result<Arc<dyn Data>> {
         Ok(self.guarded(self.inner.open_write(id)?))
-    }
-
-    fn index(&self) -> Result<Id> {
-        self.inner.index()
-    }
-
-    fn sync(&self) -> Result<()> {
-        self.inner.sync()
     }
 }

@@ -36,7 +36,9 @@ fn prepare(plan: &Plan) -> std::result::Result<(), Failed> {
     }
     // Before the change of user: the image decides where its command starts.
     rustix::process::chdir(plan.directory.as_c_str()).at(Step::Directory)?;
-    rustix::thread::set_thread_groups(&plan.groups).at(Step::Groups)?;
+    if let Some(groups) = &plan.groups {
+        rustix::thread::set_thread_groups(groups).at(Step::Groups)?;
+    }
     let gid = Gid::from_raw(plan.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid).at(Step::Group)?;
     let uid = Uid::from_raw(plan.uid);

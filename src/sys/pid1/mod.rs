@@ -43,8 +43,8 @@ pub struct Plan {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// All groups.
-    pub groups: Vec<Gid>,
+    /// All groups; `None` where nobody may change them.
+    pub groups: Option<Vec<Gid>>,
     /// Where /proc is to be mounted.
     pub proc: OwnedFd,
     /// Whether the command takes the foreground of the terminal that standard input is.

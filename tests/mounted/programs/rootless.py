@@ -86,6 +86,8 @@ def marks():
     tell("literal", os.rename, "l1", ".wh.l1")
     tell("literal", os.mkdir, "d2/.wh.dir")
     tell("literal", os.rename, "d2/.wh.fifo", "d2/.wh.other")
+    tell("literal, to be shown with what is below", put, "d2/.wh..wh..opq", b"text",
+         os.O_CREAT | os.O_WRONLY)
     tell("attribute", os.setxattr, "d2", "user.overlay.opaque", b"y")
     tell("attribute", os.setxattr, "big", "user.overlay.redirect", b"/d")
     tell("attribute", os.getxattr, "big", "user.overlay.redirect")

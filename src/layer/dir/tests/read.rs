@@ -114,6 +114,44 @@ fn a_literal_name_is_no_whiteout() {
 }
 
 #[test]
+fn a_literal_opaque_entry_makes_nothing_opaque() {
+    let place = Place::new();
+    for dir in ["literal", "whiteout", "attribute"] {
+        std::fs::create_dir(place.lower(dir)).unwrap();
+        std::fs::write(place.lower(dir).join("seen"), "").unwrap();
+    }
+    let entry_in = |dir: &str| place.lower(dir).join(".wh..wh..opq");
+    std::fs::write(entry_in("literal"), "").unwrap();
+    set_xattr(&entry_in("literal"), "user.overlay.plyfs.literal", b"y");
+    char_zero(&entry_in("whiteout"));
+    std::fs::write(entry_in("attribute"), "").unwrap();
+    set_xattr(&entry_in("attribute"), "user.overlay.whiteout", b"y");
+    set_xattr(&place.lower("attribute"), "user.overlay.opaque", b"x");
+    let layer = place.open_lower();
+    for (dir, listed) in [
+        ("literal", [".wh..wh..opq", "seen"]),
+        ("whiteout", ["-.wh..wh..opq", "seen"]),
+        ("attribute", ["-.wh..wh..opq", "seen"]),
+    ] {
+        let found = entry(&*layer, dir);
+        assert!(!found.marks.opaque && !layer.marks(found.id).unwrap().opaque, "{dir}");
+        assert_eq!(list(&*layer, found.id), listed, "{dir}");
+    }
+}
+
+#[test]
+fn a_whiteout_of_a_literal_name_hides_that_name_alone() {
+    let place = Place::new();
+    std::fs::write(place.lower(".wh.f"), "").unwrap();
+    set_xattr(&place.lower(".wh.f"), "user.overlay.whiteout", b"y");
+    set_xattr(&place.lower(""), "user.overlay.opaque", b"x");
+    let layer = place.open_lower();
+    assert_eq!(word(&*layer, ROOT, ".wh.f"), "whiteout");
+    assert_eq!(word(&*layer, ROOT, "f"), "absent");
+    assert_eq!(list(&*layer, ROOT), ["-.wh.f"]);
+}
+
+#[test]
 fn metacopy_is_told_or_refused_but_never_read_as_zeros() {
     let place = Place::new();
     std::fs::write(place.lower("sparse"), "").unwrap();

@@ -189,6 +189,10 @@ impl Data for Memory {
     fn reflink_from(&self, _: &dyn Data) -> Result<()> {
         Err(Errno::EBADF.into())
     }
+    fn removexattr(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EBADF.into())
+    }
+
     fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         None
     }
