@@ -21,19 +21,36 @@ server() {
     >"$out/$1.said" || { cat "$out/$1.said" >&2; return 1; }
 }
 
-server requests "exec '$plyfs' mount -d -o \"\$2\" \"\$3\" 2>'$out/requests'"
-echo "== requests that reached the server: count, milliseconds in it, kind"
-sed --quiet 's/.* op="\([a-z_]*\)".* us=\([0-9]*\)$/\1 \2/p' "$out/requests" |
-  awk '{ n[$1]++; us[$1] += $2 } END { for (op in n) printf "%9d %10.1f  %s\n", n[op],
-    us[op] / 1000, op }' | sort --reverse --numeric-sort
+# The first eight bytes of what is read from /dev/fuse are a request's length and its kind.
+server requests "exec strace -f -e trace=read -P /dev/fuse -xx -s 8 -o '$out/requests' \
+  '$plyfs' mount -f -o \"\$2\" \"\$3\""
+echo "== requests that reached the server: count, kind (FUSE's opcode)"
+kinds='1 LOOKUP 2 FORGET 3 GETATTR 4 SETATTR 5 READLINK 6 SYMLINK 8 MKNOD 9 MKDIR 10 UNLINK 11 RMDIR
+  12 RENAME 13 LINK 14 OPEN 15 READ 16 WRITE 17 STATFS 18 RELEASE 20 FSYNC 21 SETXATTR 22 GETXATTR
+  23 LISTXATTR 24 REMOVEXATTR 25 FLUSH 26 INIT 27 OPENDIR 28 READDIR 29 RELEASEDIR 30 FSYNCDIR
+  35 CREATE 36 INTERRUPT 38 DESTROY 42 BATCH_FORGET 43 FALLOCATE 44 READDIRPLUS 45 RENAME2 46 LSEEK
+  47 COPY_FILE_RANGE 50 SYNCFS 51 TMPFILE 52 STATX'
+sed --quiet 's/.*"\(\\x..\)\{4\}\\x\(..\).*/\2/p' "$out/requests" | sort | uniq --count |
+  sort --reverse --numeric-sort | while read -r count kind; do
+  kind=$((16#$kind))
+  name=$(tr --squeeze-repeats ' \n' '\n' <<<"$kinds" | grep --line-regexp --after-context=1 "$kind") ||
+    name=unknown
+  printf '%9d  %s (%d)\n' "$count" "${name##*$'\n'}" "$kind"
+done
 
 server calls "exec strace -f -c -S time -o '$out/calls' '$plyfs' mount -f -o \"\$2\" \"\$3\""
 echo "== system calls of the server"
 head --lines=20 "$out/calls"
 
 perf record --quiet --all-cpus --event cpu-clock -F 2000 --output "$out/perf" -- \
-  "$plyfs" bench --dir "$dir" --workload "$workload" --rounds 5 --target plyfs >"$out/perf.said"
-echo "== on the CPUs: share, program, where (the idle ones left out)"
-perf report --input "$out/perf" --stdio --no-children --sort comm,dso,symbol 2>/dev/null |
-  grep --invert-match --extended-regexp '^#|^$|swapper' | head --lines=40 || true # head had enough
+  "$plyfs" bench --dir "$dir" --workload "$workload" --rounds 15 --target plyfs >"$out/perf.said"
+# shares SORT [MORE...]: a table of perf's, without what it says besides.
+shares() {
+  perf report --input "$out/perf" --stdio --no-children --sort "$@" 2>/dev/null |
+    grep --invert-match --extended-regexp '^#|^$|swapper' | head --lines=25 || true # had enough
+}
+echo "== on the CPUs, by thread: plyfs-fuse-N serve; plyfs is the client, and makes the layers"
+shares comm
+echo "== where in the server, and in the kernel for it"
+shares dso,symbol --comms plyfs-fuse-0,plyfs-fuse-1,plyfs-fuse-2,plyfs-fuse-3,plyfs-fuse-4
 cat "$out/perf.said"

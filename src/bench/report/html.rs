@@ -23,10 +23,7 @@ pub fn html(results: &Results) -> String {
         "<h1>What copy-on-write costs here</h1>\n".to_owned(),
         format!("<p class=\"faint\">{}</p>\n", escape(&super::machine_line(results))),
     ];
-    parts.extend(results.warnings.iter().map(|warning| {
-        let said = escape(&format!("{warning}: {}.", warning.advice()));
-        format!("<p class=\"warn\"><b>Warning:</b> {said}</p>\n")
-    }));
+    parts.extend(warnings(results));
     parts.push(format!(
         "<p>Each figure is a multiple of what <b>{reference}</b> takes: the ratio of medians, \
          below it the interval that it lies in with 95 % certainty. Less is better; where the \
@@ -50,6 +47,18 @@ pub fn html(results: &Results) -> String {
     parts.extend(about(results, &rows));
     parts.push("</body></html>\n".to_owned());
     parts.concat()
+}
+
+/// What speaks against believing it.
+fn warnings(results: &Results) -> Option<String> {
+    let said = |warning: &crate::bench::results::Warning| {
+        format!("<li>{}.</li>", escape(&format!("{warning}: {}", warning.advice())))
+    };
+    let items: Vec<_> = results.warnings.iter().map(said).collect();
+    let items = items.concat();
+    (!items.is_empty()).then(|| {
+        format!("<div class=\"warn\"><b>Take these figures with care</b><ul>{items}</ul></div>\n")
+    })
 }
 
 /// The groups that something is known of, in their order.

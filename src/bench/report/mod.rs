@@ -54,6 +54,16 @@ fn facts(results: &Results) -> Vec<Fact> {
     results.targets.iter().map(of).collect()
 }
 
+/// How many rounds there are.
+fn rounds(results: &Results) -> String {
+    let count = results.rounds;
+    if results.interrupted {
+        format!("interrupted before its {count} rounds were done")
+    } else {
+        format!("{count} rounds")
+    }
+}
+
 /// Where it was measured, when, how often.
 fn machine_line(results: &Results) -> String {
     let machine = &results.machine;
@@ -61,16 +71,15 @@ fn machine_line(results: &Results) -> String {
     let memory = value(machine.memory as f64, Unit::Bytes);
     let kind = if machine.virtualized { ", virtual" } else { "" };
     let pinned = if results.pinned { ", client and server on one CPU" } else { "" };
-    let rounds = if results.interrupted { "interrupted in" } else { "all of" };
+    let rounds = rounds(results);
     format!(
         "Linux {}, {} x {}{kind}, {memory} of memory, {}; load {:.1} at the beginning{pinned}; \
-         {rounds} {} rounds, {}.",
+         {rounds}, {}.",
         machine.kernel,
         machine.cpus,
         machine.cpu,
         machine.filesystem,
         machine.load,
-        results.rounds,
         date(results.began)
     )
 }

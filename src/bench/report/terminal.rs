@@ -16,14 +16,12 @@ pub fn terminal(results: &Results) -> String {
     let rows = rows(results);
     let mut text = String::new();
     let reference = results.reference().unwrap_or("nothing");
-    let rounds = if results.interrupted { "interrupted in" } else { "all" };
-    let (count, time) = (results.rounds, duration(results.seconds));
+    let (rounds, time) = (super::rounds(results), duration(results.seconds));
     // Writing to a string cannot fail.
     writeln!(
         text,
         "Times (or bytes) as multiples of those on {reference}, medians of rounds, and what they\n\
-         may be. Less is better; ~ may as well be 1. The worst first; {rounds} of {count} rounds, \
-         {time}.\n"
+         may be. Less is better; ~ may as well be 1. The worst first; {rounds}, {time}.\n"
     )
     .unwrap_or_default();
     text += &table(results, &rows);

@@ -19,7 +19,9 @@ pub(super) fn three(number: f64) -> String {
         }
         n if n >= 99.95 => format!("{number:.0}"),
         n if n >= 9.995 => format!("{number:.1}"),
-        _ => format!("{number:.2}"),
+        n if n >= 0.0995 || n == 0.0 => format!("{number:.2}"),
+        n if n >= 0.000_995 => format!("{number:.4}").trim_end_matches('0').to_owned(),
+        _ => format!("{number:.0e}"),
     }
 }
 

@@ -33,7 +33,8 @@ pub(super) fn workloads(scale: Scale) -> Vec<Workload> {
     let many = Workload { metrics: Vec::new(), ..many }
         .over(Lower::Large { bytes: scale.bytes(64 << 20), files: 1 })
         .measures("servers", Unit::Bytes, "mount")
-        .measures("copies", Unit::Times, "file");
+        .measures("copies", Unit::Times, "file")
+        .writes(u64::from(MOUNTS) * (64 << 20));
     all.push(many);
     for (name, what, apart) in [
         ("wake-here", "statfs, asked 2000 times, client and server on one CPU", false),

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
     args_conflicts_with_subcommands = true,
     after_help = "\
 Without options, the quick set on plyfs, overlay, overlay-full, fuse-overlayfs and plain: some
-minutes, and half a gigabyte of room. All targets take turns, round after round, each on fresh
+minutes, and two gigabytes of room. All targets take turns, round after round, each on fresh
 directories; every workload checks that what it did has happened. Shown are multiples of what the
 kernel's overlayfs takes, with the interval that they lie in, the worst for plyfs first.
 

@@ -14,6 +14,10 @@ fn numbers_have_as_many_digits_as_mean_something() {
     ] {
         assert_eq!(duration(seconds), text);
     }
+    for (number, text) in [(0.0, "0.00 x"), (0.012_34, "0.0123 x"), (0.05, "0.05 x")] {
+        assert_eq!(value(number, Unit::Times), text);
+    }
+    assert_eq!(value(0.000_02, Unit::Times), "2e-5 x");
     assert_eq!(value(1536.0, Unit::Bytes), "1.50 KiB");
     assert_eq!(value(64.0 * 1024.0 * 1024.0, Unit::Bytes), "64.0 MiB");
     assert_eq!(value(2.0 * 1024.0 * 1024.0 * 1024.0, Unit::Bytes), "2.00 GiB");
