@@ -83,7 +83,7 @@ fn wrong_command_lines_end_with_2() {
         (&["mount", "mnt"], "-o"),
         (&["mount", "-o", "lowerdir=a"], "MNT"),
         (&["mount", "-o", "lowerdir=a,colour=red", "mnt"], "colour=red"),
-        (&["mount", "-o", "lowerdir=a,sync", "mnt"], "sync"),
+        (&["mount", "-o", "lowerdir=a,allow_root", "mnt"], "allow_root"),
         (&["mount", "-o", "upperdir=up", "mnt"], "workdir"),
         (&["mount", "-o", "ro", "mnt"], "lowerdir"),
         (&["check", "-o", "lowerdir="], "lowerdir"),

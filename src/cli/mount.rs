@@ -1,7 +1,6 @@
 //! `plyfs mount`: from the command line to a live mount with a server behind it.
 
 use std::fmt::Display;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::errno::{Context, Errno, Error};
 use crate::fuse::{self, Driver, MountConfig, Session, Syncing};
 use crate::layer::dir::DirUpper;
 use crate::store::{Lock, Signature};
-use crate::sys::daemon::{self, Forked, Ready};
+use crate::sys::daemon::{self, Forked, Ready, Watched};
 use crate::sys::{fuse_mount, limits, mountinfo, process, signal};
 use crate::union::ids::Ids;
 use crate::union::{Durability, Metacopy, Options, Redirects, Stack, Union, Xattrs};
@@ -113,8 +112,7 @@ pub(super) fn run(args: &MountArgs, root: Option<&Path>) -> Outcome {
         let mut plan = plan(request)?;
         log::to_stderr(if debug { "plyfs=trace" } else { log::DEFAULT });
         process::spare_when_memory_ends();
-        let mounted = plan.mount()?;
-        let _watched = plan.watch(&mounted)?;
+        let mounted = plan.mount_watched()?;
         plan.sign();
         return serve(mounted, &mut plan, Hangup::Ends);
     }
@@ -153,9 +151,8 @@ fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
     }
-    let mounted = plan.refuse_own_log(&sink).and_then(|()| plan.mount());
-    match mounted.and_then(|mounted| Ok((plan.watch(&mounted)?, mounted))) {
-        Ok((_watched, mounted)) => {
+    match plan.refuse_own_log(&sink).and_then(|()| plan.mount_watched()) {
+        Ok(mounted) => {
             plan.sign();
             let logging = sink.open().context(|| "the system's log");
             if let Err(error) = logging.and_then(|()| ready.ready(sink.file())) {
@@ -293,6 +290,8 @@ fn unused(upper: &Path) -> Result<(), Failure> {
 struct Mounted {
     session: Session,
     upper: Option<Arc<DirUpper>>,
+    /// Who unmounts if this process does not.
+    watched: Option<Watched>,
 }
 
 impl Plan {
@@ -315,7 +314,7 @@ impl Plan {
         signal::block_termination().map_err(|error| self.failure(&error, ""))?;
         let (stack, upper) = stack::open(&self.request.options)?;
         match self.mount_stack(stack) {
-            Ok(session) => Ok(Mounted { session, upper }),
+            Ok(session) => Ok(Mounted { session, upper, watched: None }),
             Err(failure) => {
                 close_unused(upper.as_deref());
                 Err(failure)
@@ -364,15 +363,22 @@ impl Plan {
         })
     }
 
-    /// Has the mount end when this process does, however it ends, where that is wanted; as long as
-    /// what this returns is open. This process must have no other threads yet.
-    fn watch(&self, mounted: &Mounted) -> Result<Option<OwnedFd>, Failure> {
-        if !self.request.options.manner.auto_unmount {
-            return Ok(None);
+    /// Mounts, and has the mount end when this process does, however it ends, where that is wanted.
+    /// This process must have no other threads yet.
+    fn mount_watched(&mut self) -> Result<Mounted, Failure> {
+        let mut mounted = self.mount()?;
+        if self.request.options.manner.auto_unmount {
+            let ender = mounted.session.ender();
+            match daemon::when_ended(move || ender.end()) {
+                Ok(watched) => mounted.watched = Some(watched),
+                Err(error) => {
+                    drop(mounted.session);
+                    close_unused(mounted.upper.as_deref());
+                    return Err(self.failure(&error, "leave auto_unmount out"));
+                }
+            }
         }
-        let ender = mounted.session.ender();
-        let watched = daemon::when_ended(move || ender.end());
-        watched.map(Some).map_err(|error| self.failure(&error, "leave auto_unmount out"))
+        Ok(mounted)
     }
 
     /// Says in the container's lock, if there is one, who serves it, and what is mounted.
@@ -443,7 +449,7 @@ fn close_unused(upper: Option<&DirUpper>) {
 
 /// Serves until the mount has ended.
 fn serve(mounted: Mounted, plan: &mut Plan, hangup: Hangup) -> Outcome {
-    let Mounted { mut session, upper } = mounted;
+    let Mounted { mut session, upper, watched } = mounted;
     let ender = session.ender();
     let nodes = session.node_counter();
     let mut asked = false;
@@ -476,7 +482,14 @@ fn serve(mounted: Mounted, plan: &mut Plan, hangup: Hangup) -> Outcome {
     .map_err(|error| plan.failure(&error, ""))?;
     // Who waits for our end may use the layers again, so they are let go of first.
     let claim = session.take_claim();
-    let served = session.run_and(|| upper.iter().for_each(|upper| upper.ending()));
+    let served = session.run_and(|| {
+        if let Some(watched) = watched {
+            watched.dismiss();
+        }
+        if let Some(upper) = &upper {
+            upper.ending();
+        }
+    });
     let keeps = |_: &&Arc<DirUpper>| !plan.request.options.disposable;
     let closed = upper.as_ref().filter(keeps).map_or(Ok(()), |upper| upper.close());
     drop(upper);

@@ -28,6 +28,8 @@ pub(super) struct Incoming {
     held: Option<OwnedFd>,
     /// What is finished in it stays.
     keeps: AtomicBool,
+    /// Something that is in it could not be written to disk.
+    lost: AtomicBool,
 }
 
 /// A layer that lies ready in an [`Incoming`].
@@ -94,7 +96,13 @@ impl Incoming {
     /// (`errseq_sample` in `lib/errseq.c`).
     pub(super) fn sync(&self) -> Result<()> {
         let dir = self.held.as_ref().ok_or(Errno::EBADF)?;
-        rustix::fs::syncfs(dir).context(|| "cannot write the layers to disk")
+        let written = match rustix::fs::syncfs(dir) {
+            // Said once, and true for ever.
+            Ok(()) if self.lost.load(Ordering::Relaxed) => Err(Errno::EIO.into()),
+            written => written.map_err(Error::from),
+        };
+        self.lost.fetch_or(written.is_err(), Ordering::Relaxed);
+        written.context(|| "cannot write the layers to disk")
     }
 
     /// Removes all that is not to stay.
@@ -152,7 +160,12 @@ impl Store {
             .mode(0o700)
             .create(&path)
             .context(|| format!("cannot make {}", path.display()))?;
-        let mut incoming = Incoming { path, held: None, keeps: AtomicBool::new(false) };
+        let mut incoming = Incoming {
+            path,
+            held: None,
+            keeps: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+        };
         incoming.held = lock::try_lock(&incoming.path, true, false)?;
         Ok(incoming)
     }

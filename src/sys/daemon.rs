@@ -59,11 +59,24 @@ pub fn fork(keep: &[BorrowedFd<'_>]) -> Result<Forked> {
     }
 }
 
-/// Makes a child that calls `then` when this process has ended, however it ended, or has closed
-/// what this returns. In the child nothing that was open can be used. There must be no other
-/// threads yet.
+/// A child that waits for the end of this process; it is told how that was.
+#[derive(Debug)]
+#[must_use = "dropped, it means that this process has failed"]
+pub struct Watched(OwnedFd);
+
+impl Watched {
+    /// All is well, and nothing is left to be done when this process ends.
+    pub fn dismiss(self) {
+        // A child that has gone needs no telling.
+        rustix::io::write(&self.0, b".").unwrap_or_default();
+    }
+}
+
+/// Makes a child that calls `then` when this process has ended, however it ended, or has dropped
+/// what this returns, unless it was dismissed before. In the child nothing that was open can be
+/// used. There must be no other threads yet.
 #[allow(clippy::disallowed_methods, reason = "the errno of the call right before")]
-pub fn when_ended(then: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
+pub fn when_ended(then: impl FnOnce() -> Result<()>) -> Result<Watched> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     // SAFETY: as in `fork`; the child ends in here, so that nothing of its parent's is dropped.
     match unsafe { libc::fork() } {
@@ -72,7 +85,7 @@ pub fn when_ended(then: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
             Ok(()) => 0,
             Err(_) => 1,
         }),
-        _ => Ok(writer),
+        _ => Ok(Watched(writer)),
     }
 }
 
@@ -84,8 +97,9 @@ fn wait_and(writer: OwnedFd, reader: OwnedFd, then: impl FnOnce() -> Result<()>)
     std::mem::forget(writer);
     take_nothing()?;
     rustix::process::chdir("/")?;
-    std::fs::File::from(reader).read_to_end(&mut Vec::new())?;
-    then()
+    let mut told = Vec::new();
+    std::fs::File::from(reader).read_to_end(&mut told)?;
+    if told.is_empty() { then() } else { Ok(()) }
 }
 
 /// Reads nothing from standard input, and writes standard output and error nowhere.

@@ -70,7 +70,7 @@ impl std::ops::Deref for Ref<'_> {
 
 impl Drop for Ref<'_> {
     fn drop(&mut self) {
-        self.union.live.table.release(&self.node, 1);
+        self.union.live.table.release(Arc::clone(&self.node), 1);
     }
 }
 
@@ -121,11 +121,13 @@ impl Union {
             self.remember(&parent, version, name, walk.slot, Some(node.id));
             if !from_upper && node.upper()?.is_some() {
                 // Copied up under another of its names since the walk passed there.
-                let now = self.attr_of(&node);
-                if now.is_err() {
-                    self.live.table.release(&node, 1);
-                }
-                attr = now?;
+                attr = match self.attr_of(&node) {
+                    Ok(now) => now,
+                    Err(error) => {
+                        self.live.table.release(node, 1);
+                        return Err(error);
+                    }
+                };
             }
             attr.ino = node.ino;
             return Ok(Some(Found { node: node.id, attr }));

@@ -260,7 +260,7 @@ impl Union {
             return;
         }
         if let Some(node) = self.live.table.get(node) {
-            self.live.table.release(&node, n);
+            self.live.table.release(node, n);
         }
     }
 

@@ -127,7 +127,7 @@ impl Union {
             }
         };
         if let Some(place) = left {
-            self.live.table.release(&place.parent, 1);
+            self.live.table.release(place.parent, 1);
         }
         if let (false, Some(upper), Some(object)) = (last, &self.upper, node.upper()?) {
             upper.unpin(object.id());

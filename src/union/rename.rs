@@ -255,7 +255,7 @@ impl Union {
         to.0.refs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let left = node.state()?.place.replace(place);
         if let Some(left) = left {
-            self.live.table.release(&left.parent, 1);
+            self.live.table.release(left.parent, 1);
         }
         Ok(())
     }

@@ -49,7 +49,10 @@ const STEP: Duration = Duration::from_micros(200);
 fn is_nearly_full(stat: &StatFs) -> bool {
     const BYTES: u64 = 16 << 20;
     const FILES: u64 = 64;
-    stat.bavail.saturating_mul(stat.frsize.into()) < BYTES || stat.ffree < FILES
+    // Where they are not counted there are none at all.
+    let few = |left: u64, of: u64, least: u64| of != 0 && left < least;
+    let size = u64::from(stat.frsize).max(1);
+    few(stat.bavail, stat.blocks, BYTES.div_ceil(size)) || few(stat.ffree, stat.files, FILES)
 }
 
 impl Union {

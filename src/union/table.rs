@@ -153,8 +153,10 @@ impl Table {
 
     /// Gives back `n` references. A node without any leaves the table, and gives back the one it
     /// holds on its parent.
-    pub(super) fn release(&self, node: &Arc<Node>, n: u64) {
-        let mut next = self.release_one(node, n);
+    pub(super) fn release(&self, node: Arc<Node>, n: u64) {
+        let mut next = self.release_one(&node, n);
+        // Not after what follows: what the node holds is to be free when it is said to be.
+        drop(node);
         while let Some(gone) = next {
             let (parent, leaving) = match gone.state() {
                 Ok(mut state) => (state.place.take().map(|place| place.parent), state.leaving),

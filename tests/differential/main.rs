@@ -205,7 +205,7 @@ fn plyfs_is_a_plain_directory() {
 
 #[test]
 fn plyfs_is_a_plain_directory_on_xfs() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = tempfile::tempdir_in("/dev/shm").unwrap();
     let base = xfs(tmp.path());
     let mut differences = Differences::new();
     // XFS says EEXIST where the model, and ext4, say ENOTEMPTY; and see keeps_dir_times.

@@ -39,8 +39,11 @@ fn interrupted(dir: &Path) -> (Store, PathBuf) {
         if tags(&store).is_empty() && !notes(&root).is_empty() {
             return (store, source);
         }
-        // It was faster than we.
-        store.remove_image("bulk:1", false).unwrap();
+        // It was faster than we: the image is there, or its layers were about to become part of it.
+        if !tags(&store).is_empty() {
+            store.remove_image("bulk:1", false).unwrap();
+        }
+        store.gc().unwrap();
     }
 }
 
