@@ -28,7 +28,7 @@ use plyfs::testkit::system::SystemTarget;
 use plyfs::testkit::tree::render;
 use plyfs::testkit::union_target::UnionTarget;
 use plyfs::testkit::{Model, Op, Target, TreeSpec, op};
-use plyfs::union::Stack;
+use plyfs::union::{RenameFlag, Stack};
 use proptest::prelude::*;
 
 fn cases() -> ProptestConfig {
@@ -52,10 +52,14 @@ fn raw(path: &Path) -> String {
     render(&tree) + &inos.join("\n")
 }
 
-fn stack(dir: &Path, lowers: usize) -> Stack {
+fn stack(dir: &Path, lowers: usize, devices: bool) -> Stack {
     let (upper, work) = (dir.join("upper"), dir.join("work"));
     let options = UpperOptions { volatile: false };
-    let upper: Arc<dyn Upper> = DirUpper::open(&upper, &work, options).expect("opens");
+    let mut upper = DirUpper::open(&upper, &work, options).expect("opens");
+    if !devices {
+        upper = upper.without_devices().expect("nobody else has it");
+    }
+    let upper: Arc<dyn Upper> = upper;
     let lowers = (0..lowers).map(|n| {
         let layer: Arc<dyn Layer> = DirLayer::open(&dir.join(format!("lower{n}"))).expect("opens");
         layer
@@ -69,7 +73,16 @@ fn make_dir(path: &Path) {
     std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
 }
 
-fn check(specs: &[TreeSpec], ops: &[Op]) {
+/// Which mounts of the upper can make devices.
+#[derive(Clone, Copy, Debug)]
+enum Devices {
+    Always,
+    Never,
+    /// The first cannot, the second can, and so on.
+    InTurn,
+}
+
+fn check(specs: &[TreeSpec], ops: &[Op], devices: Devices) {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().to_owned();
     make_dir(&dir.join("upper"));
@@ -83,7 +96,17 @@ fn check(specs: &[TreeSpec], ops: &[Op]) {
     }
     let count = specs.len();
     let from = dir.clone();
-    let mut union = UnionTarget::new(move || stack(&from, count), Vec::new);
+    let mounts = std::cell::Cell::new(0);
+    let mounted = move || {
+        let nth = mounts.replace(mounts.get() + 1);
+        let devices = match devices {
+            Devices::Always => true,
+            Devices::Never => false,
+            Devices::InTurn => nth % 2 == 1,
+        };
+        stack(&from, count, devices)
+    };
+    let mut union = UnionTarget::new(mounted, Vec::new);
     let mut model = Model::merged(specs);
     let mut ops = ops.to_vec();
     ops.push(Op::Remount);
@@ -104,6 +127,18 @@ proptest! {
             println!("skipped: needs root");
             return Ok(());
         }
-        check(&layers, &ops);
+        check(&layers, &ops, Devices::Always);
+    }
+
+    #[test]
+    fn where_no_device_can_be_made_too(
+        layers in layers(),
+        ops in op::ops(24),
+        devices in prop_oneof![Just(Devices::Never), Just(Devices::InTurn)],
+    ) {
+        // Which leaves a device.
+        let leaves = |op: &Op| matches!(op, Op::Rename(_, _, RenameFlag::Whiteout { .. }));
+        let ops: Vec<Op> = ops.into_iter().filter(|op| !leaves(op)).collect();
+        check(&layers, &ops, devices);
     }
 }

@@ -278,7 +278,8 @@ pub enum RenameHow {
     Replace,
     /// Replaces what is there and leaves a whiteout at the old name, in one step.
     Whiteout,
-    /// Changes places.
+    /// Changes places. If a whiteout comes to the old name, it stays there only if that hides
+    /// anything, or does no harm.
     Exchange,
     /// Replaces what is there, be it a whiteout, and leaves a device 0:0 of this owner at the old
     /// name, in one step: one that users see, as [`Upper::create`] makes it.
@@ -399,6 +400,10 @@ pub trait Upper: Layer {
     fn removexattr(&self, id: Id, name: &[u8]) -> Result<()>;
 
     /// Writes a mark.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for [`Mark::Opaque`] on a directory with whiteouts that would not be whiteouts
+    /// then.
     fn set_mark(&self, id: Id, mark: &Mark<'_>) -> Result<()>;
 
     /// Takes the metacopy and redirect marks off a file whose data have been filled in.

@@ -135,7 +135,8 @@ impl Union {
         self.name_went(node)
     }
 
-    fn rmdir_latched(
+    /// Removes a directory whose latch and that of `parent` are held.
+    pub(super) fn rmdir_latched(
         &self,
         parent: &Arc<Node>,
         dir: Id,
@@ -151,23 +152,42 @@ impl Union {
         let at_upper = spot.slot == Slot::Object;
         let below = !at_upper || self.lower_shows(parent, name)?;
         let last = self.before_name_goes(node)?;
-        if at_upper {
-            self.empty_out(&**upper, node)?;
-        }
-        if below {
-            upper.whiteout(dir, name, at_upper)?;
-        } else {
-            upper.rmdir(dir, name)?;
+        let emptied = !at_upper || self.empty_out(&**upper, node)?;
+        match (below, emptied) {
+            (true, _) => upper.whiteout(dir, name, at_upper)?,
+            (false, true) => upper.rmdir(dir, name)?,
+            (false, false) => {
+                let whole = upper.withdraw(dir, name)?;
+                upper.discard(whole);
+            }
         }
         parent.changed();
+        if !emptied {
+            Self::became_empty(node)?;
+        }
         node.changed();
         self.after_name_went(node, parent, name, last)
     }
 
+    /// Nothing of lower layers shows in the directory any more, to whoever has it open either.
+    pub(super) fn became_empty(node: &Node) -> Result<()> {
+        let below = {
+            let mut state = node.state()?;
+            state.opaque = true;
+            state.lowers.take()
+        };
+        drop(below);
+        node.changed();
+        Ok(())
+    }
+
     /// Removes the whiteouts from the upper directory of an empty merged one, so that it can be
     /// replaced. It is made opaque first: what the whiteouts hid does not come back at any moment.
-    pub(super) fn empty_out(&self, upper: &dyn Upper, node: &Node) -> Result<()> {
-        let Some(object) = node.upper()? else { return Ok(()) };
+    ///
+    /// False if they have to stay, because the upper cannot make a directory that has them opaque
+    /// in one step; nothing has changed then.
+    pub(super) fn empty_out(&self, upper: &dyn Upper, node: &Node) -> Result<bool> {
+        let Some(object) = node.upper()? else { return Ok(true) };
         let mut whiteouts: Vec<NameBuf> = Vec::new();
         upper.readdir(object.id(), &mut |item| {
             if item.kind.is_some() {
@@ -179,19 +199,16 @@ impl Union {
         if node.state()?.opaque {
             upper.clear_opaque_entry(object.id())?;
         } else if !whiteouts.is_empty() {
-            upper.set_mark(object.id(), &Mark::Opaque)?;
-            let below = {
-                let mut state = node.state()?;
-                state.opaque = true;
-                state.lowers.take()
-            };
-            drop(below);
-            // Also for who has it open: what follows may fail, and then the directory stays.
-            node.changed();
+            match upper.set_mark(object.id(), &Mark::Opaque) {
+                Err(error) if error.errno() == Errno::EOPNOTSUPP => return Ok(false),
+                result => result?,
+            }
+            // Before what follows, which may fail, and then the directory stays.
+            Self::became_empty(node)?;
         }
         for name in &whiteouts {
             upper.clear_whiteout(object.id(), name.as_name())?;
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -75,11 +75,13 @@ impl Union {
                 other: other.map(|other| -> &Arc<Node> { other }),
                 slot: target.slot,
             };
-            return match flag {
-                RenameFlag::Exchange => self.exchange(&ends),
-                RenameFlag::Whiteout { by, .. } => self.replace(&ends, Some(by)),
-                RenameFlag::None | RenameFlag::NoReplace => self.replace(&ends, None),
+            let by = match flag {
+                RenameFlag::Exchange => return self.exchange(&ends),
+                RenameFlag::Whiteout { by, .. } => Some(by),
+                RenameFlag::None | RenameFlag::NoReplace => None,
             };
+            let Some(full) = self.replace(&ends, by)? else { return Ok(()) };
+            self.rmdir_latched(&to_dir, to_id, to.1, &target, full)?;
         }
     }
 
@@ -172,7 +174,10 @@ impl Union {
     }
 
     /// Moves it, and leaves a device 0:0 that was made `by` somebody at the old name.
-    fn replace(&self, ends: &Ends<'_>, by: Option<Caller>) -> Result<()> {
+    ///
+    /// Returns the directory at the target if that must go first, because the whiteouts in it have
+    /// to stay while it is there; nothing has changed then.
+    fn replace<'a>(&self, ends: &Ends<'a>, by: Option<Caller>) -> Result<Option<&'a Arc<Node>>> {
         let upper = self.writable()?;
         let moved_id = self.settle(ends.moved, ends.to)?;
         let mut last = false;
@@ -181,8 +186,9 @@ impl Union {
                 return Err(Errno::ENOTEMPTY.into());
             }
             last = self.before_name_goes(other)?;
-            if other.is_dir() && ends.slot == Slot::Object {
-                self.empty_out(&**upper, other)?;
+            let entry = other.is_dir() && ends.slot == Slot::Object;
+            if entry && !self.empty_out(&**upper, other)? {
+                return Ok(Some(other));
             }
         }
         match by {
@@ -192,13 +198,11 @@ impl Union {
         ends.from.0.changed();
         ends.to.0.changed();
         self.moved_to(ends.moved, ends.to)?;
-        match ends.other {
-            Some(other) => {
-                other.changed();
-                self.after_name_went(other, ends.to.0, ends.to.2, last)
-            }
-            None => Ok(()),
+        if let Some(other) = ends.other {
+            other.changed();
+            self.after_name_went(other, ends.to.0, ends.to.2, last)?;
         }
+        Ok(None)
     }
 
     /// The one step. What it must leave at the old name depends on what lies below that.
@@ -212,8 +216,15 @@ impl Union {
         // A directory cannot replace a whiteout, which is no directory: they change places, and the
         // whiteout is just what the old name needs, or hides nothing there.
         upper.rename(from, moved, to, None, RenameHow::Exchange)?;
-        if !leave && let Err(error) = upper.clear_whiteout(from.0, from.1) {
-            tracing::warn!(name = %from.1, %error, "a whiteout that hides nothing stays behind");
+        if leave {
+            return Ok(());
+        }
+        match upper.clear_whiteout(from.0, from.1) {
+            Err(error) if error.errno() != Errno::ENOENT => {
+                let name = from.1;
+                tracing::warn!(%name, %error, "a whiteout that hides nothing stays behind");
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -106,13 +106,20 @@ impl DirUpper {
 
     /// See [`Upper::set_mark`](crate::layer::Upper::set_mark).
     pub(super) fn set_mark_on(&self, id: Id, mark: &Mark<'_>) -> Result<()> {
-        self.tree.on(id, |object, spot| {
-            if *mark == Mark::Opaque && spot.flags.has(Flags::XATTR_WHITEOUTS) {
-                return Err(crate::bug!("a directory with whiteouts is made opaque"));
-            }
-            let (tag, value) = marks::encode(mark);
-            self.put(object, stored_kind(spot), tag, &value)
-        })
+        let (tag, value) = marks::encode(mark);
+        let put =
+            |object: Object<'_>, spot: &Spot| self.put(object, stored_kind(spot), tag, &value);
+        if *mark != Mark::Opaque || !self.tree.slots.get(id)?.flags.has(Flags::XATTR_WHITEOUTS) {
+            return self.tree.on(id, put);
+        }
+        // One attribute says either: whiteouts would show as empty files from now on.
+        self.readdir(id, &mut |item| match item.kind {
+            Some(_) => Ok(()),
+            None => Err(Errno::EOPNOTSUPP.into()),
+        })?;
+        self.tree.on(id, put)?;
+        self.tree.slots.set_flag(id, Flags::XATTR_WHITEOUTS, false);
+        Ok(())
     }
 
     /// The bits that an object gets on disk so that we can go on working on it, if it shows `perm`.

@@ -421,6 +421,7 @@ impl Upper for DirUpper {
         }
         let call = || match how {
             RenameHow::Replace => self.rename_over(from, to, false),
+            RenameHow::Exchange if other.is_none() => self.exchange_whiteout(from, to),
             RenameHow::Exchange => self.rename_call(from, to, RenameFlags::EXCHANGE),
             RenameHow::Whiteout if self.encoding.rename_whiteout => {
                 self.rename_over(from, to, true)

@@ -20,16 +20,29 @@ use crate::name::{Name, NameBuf};
 use crate::sys::object::Object;
 
 impl DirUpper {
+    /// Goes on as where no device can be made: whiteouts are files with an attribute. `None` if
+    /// somebody else has the layer, too.
+    #[cfg(feature = "testkit")]
+    pub fn without_devices(self: Arc<Self>) -> Option<Arc<Self>> {
+        let mut this = Arc::into_inner(self)?;
+        (this.encoding.char_whiteouts, this.encoding.rename_whiteout) = (false, false);
+        Some(Arc::new(this))
+    }
+
     /// See [`Upper::whiteout`].
     pub(super) fn put_whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()> {
         if !self.encoding.char_whiteouts && self.allow_xattr_whiteouts(dir)? == Hidden::Already {
             return if replace { self.remove_entry(dir, name) } else { Ok(()) };
         }
         self.settle_left(dir)?;
-        let fd = self.tree.dir_fd(dir)?;
         if !replace && self.encoding.char_whiteouts {
+            let fd = self.tree.dir_fd(dir)?;
             return self.link_whiteout(fd.as_fd(), name.as_bytes());
         }
+        self.put_staged_whiteout(dir, name, replace)
+    }
+
+    fn put_staged_whiteout(&self, dir: Id, name: Name<'_>, replace: bool) -> Result<()> {
         let temp = self.stage_whiteout()?;
         let placed = self.place_whiteout(dir, name, &temp, replace);
         if !matches!(placed, Ok(false)) {
@@ -192,7 +205,8 @@ impl DirUpper {
     ///
     /// A directory: a whiteout is put where it goes (nothing, or an empty directory, was visible
     /// there), then the two change places. Between the two steps a crash leaves everything as it
-    /// was, less an empty directory that was to be replaced.
+    /// was, less an empty directory that was to be replaced; or with an empty file there, if the
+    /// directory it goes to is opaque and no device can be made.
     ///
     /// Anything else: it gets its new name first, then the whiteout replaces the old one. Between
     /// the two it has both names, and nothing is lost.
@@ -223,7 +237,28 @@ impl DirUpper {
                 self.put_whiteout(to.0, to.1, false)?;
             }
         }
-        self.rename_call(from, to, RenameFlags::EXCHANGE)
+        // An opaque directory needs none, so there this one shows as the empty file that it is.
+        let file = matches!(self.lookup(to.0, to.1)?, Lookup::Absent);
+        if file {
+            self.put_staged_whiteout(to.0, to.1, false)?;
+        }
+        self.rename_call(from, to, RenameFlags::EXCHANGE).inspect_err(|_| {
+            if file && let Err(error) = self.unlink(to.0, to.1) {
+                tracing::warn!(name = %to.1, %error, "an empty file stays after a failed rename");
+            }
+        })
+    }
+
+    /// A rename that gives the old name the whiteout which occupied the new one.
+    pub(super) fn exchange_whiteout(&self, from: (Id, Name<'_>), to: (Id, Name<'_>)) -> Result<()> {
+        // An attribute makes it one only in a directory that says so.
+        let by_attribute = self.tree.slots.get(to.0)?.flags.has(Flags::XATTR_WHITEOUTS);
+        let opaque = by_attribute && self.allow_xattr_whiteouts(from.0)? == Hidden::Already;
+        self.rename_call(from, to, RenameFlags::EXCHANGE)?;
+        if opaque && let Err(error) = self.unlink(from.0, from.1) {
+            tracing::warn!(name = %from.1, %error, "an empty file stays after a rename");
+        }
+        Ok(())
     }
 }
 
