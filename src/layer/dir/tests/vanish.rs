@@ -3,6 +3,7 @@
 use super::*;
 use crate::attr::{SetAttr, SetTime, Time};
 use crate::errno::Errno;
+use crate::layer::RenameHow;
 
 #[test]
 fn whiteouts_in_both_forms() {
@@ -53,6 +54,28 @@ fn an_opaque_directory_needs_no_whiteouts_by_attribute() {
     upper.whiteout(opaque, name("nothing"), false).unwrap();
     assert_eq!(word(&*upper, ROOT, "o"), "opaque");
     assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_directory_moves_into_an_opaque_one_and_leaves_a_whiteout() {
+    for xattr in [false, true] {
+        let place = Place::new();
+        let upper = if xattr { place.open_upper_xattr() } else { place.open_upper() };
+        let opaque = New { marks: &[Mark::Opaque], ..new(What::Dir, 0o755) };
+        let opaque = upper.create(ROOT, name("o"), &opaque).unwrap().id;
+        let moved = dir(&upper, ROOT, "d").id;
+        dir(&upper, opaque, "empty");
+        dir(&upper, moved, "in");
+        for (from, to) in [((ROOT, "d"), (opaque, "new")), ((opaque, "new"), (opaque, "empty"))] {
+            let how = if from.0 == ROOT { RenameHow::Whiteout } else { RenameHow::Replace };
+            let (from, to) = ((from.0, name(from.1)), (to.0, name(to.1)));
+            upper.rename(from, moved, to, None, how).unwrap();
+        }
+        assert_eq!(word(&*upper, ROOT, "d"), "whiteout");
+        assert_eq!(word(&*upper, opaque, "new"), "absent");
+        assert_eq!(list(&*upper, moved), ["in"]);
+        assert_eq!(place.leftovers(), Vec::<String>::new());
+    }
 }
 
 #[test]
