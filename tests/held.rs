@@ -273,3 +273,45 @@ fn a_hard_link_looked_up_while_another_name_is_copied_up_is_the_copy() {
     write(&union, node, "NEW");
     assert_eq!(content(&union, at(&union, "d/x")), "NEW");
 }
+
+/// What was just deleted takes room until the kernel forgets it: who is told that there is none
+/// before that was told so too early.
+#[test]
+fn what_finds_no_room_is_done_again_when_what_was_deleted_has_gone() {
+    type Act = fn(&Union) -> plyfs::errno::Result<()>;
+    let acts: [(&str, Act); 5] = [
+        ("unlink", |union| union.unlink(union.root(), name("f"))),
+        ("rmdir", |union| union.rmdir(union.root(), name("e"))),
+        ("rename", |union| {
+            union.rename((union.root(), name("f")), (union.root(), name("g")), RenameFlag::None)
+        }),
+        ("link", |union| union.link(at(union, "f"), union.root(), name("g")).map(drop)),
+        ("setxattr", |union| union.setxattr(at(union, "f"), b"user.a", b"v", 0)),
+    ];
+    for (what, act) in acts {
+        for deleted in [false, true] {
+            let upper = TreeSpec::new().file("f", "kept").file("old", "").dir("e").mem(1);
+            let fault = FaultLayer::new(upper);
+            let union = mount(fault.clone(), &[]);
+            let old = at(&union, "old");
+            if deleted {
+                union.unlink(union.root(), name("old")).unwrap();
+            }
+            fault.arm(Fault::Fail(1, Errno::ENOSPC));
+            let done = std::thread::scope(|scope| {
+                let acting = scope.spawn(|| act(&union));
+                while fault.count() == 0 {
+                    std::thread::yield_now();
+                }
+                union.forget(old, 1);
+                acting.join().unwrap()
+            });
+            match done {
+                Ok(()) => assert!(deleted, "{what}: the fault hit nothing"),
+                Err(error) => {
+                    assert_eq!((deleted, error.errno()), (false, Errno::ENOSPC), "{what}");
+                }
+            }
+        }
+    }
+}

@@ -183,6 +183,10 @@ impl Union {
 
     /// Gives a non-directory another name.
     pub fn link(&self, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<Found> {
+        self.with_room(|| self.link_once(node, parent, name))
+    }
+
+    fn link_once(&self, node: NodeId, parent: NodeId, name: Name<'_>) -> Result<Found> {
         let upper = self.writable()?;
         let (node, parent) = (self.node(node)?, self.dir(parent)?);
         if node.is_dir() {

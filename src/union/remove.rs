@@ -13,12 +13,12 @@ use super::{NodeId, Union};
 impl Union {
     /// Removes a name of a non-directory.
     pub fn unlink(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.remove(parent, name, false)
+        self.with_room(|| self.remove(parent, name, false))
     }
 
     /// Removes an empty directory.
     pub fn rmdir(&self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.remove(parent, name, true)
+        self.with_room(|| self.remove(parent, name, true))
     }
 
     fn remove(&self, parent: NodeId, name: Name<'_>, dir: bool) -> Result<()> {

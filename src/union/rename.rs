@@ -33,6 +33,15 @@ impl Union {
         to: (NodeId, Name<'_>),
         flag: RenameFlag,
     ) -> Result<()> {
+        self.with_room(|| self.rename_once(from, to, flag))
+    }
+
+    fn rename_once(
+        &self,
+        from: (NodeId, Name<'_>),
+        to: (NodeId, Name<'_>),
+        flag: RenameFlag,
+    ) -> Result<()> {
         self.writable()?;
         let (from_dir, to_dir) = (self.dir(from.0)?, self.dir(to.0)?);
         loop {

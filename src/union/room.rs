@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Union;
 use super::node::State;
 use crate::attr::StatFs;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::layer::Upper;
 
 /// Objects of the upper layer without a name that nobody has open: they are about to go.
@@ -39,6 +39,17 @@ impl Leaving {
     fn waits(&self) -> bool {
         self.count.load(Ordering::Acquire) > self.kept.load(Ordering::Relaxed)
     }
+
+    /// Returns when all have gone, or it has been waited for long enough.
+    fn wait(&self) {
+        for _ in 0..STEPS {
+            std::thread::sleep(STEP);
+            if !self.waits() {
+                return;
+            }
+        }
+        self.kept.store(self.count.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
 }
 
 /// How long to wait at most, in steps.
@@ -62,14 +73,23 @@ impl Union {
         let upper = self.writable()?;
         let leaving = &self.live.table.leaving;
         if leaving.waits() && is_nearly_full(&upper.statfs()?) {
-            for _ in 0..STEPS {
-                std::thread::sleep(STEP);
-                if !leaving.waits() {
-                    return Ok(upper);
-                }
-            }
-            leaving.kept.store(leaving.count.load(Ordering::Relaxed), Ordering::Relaxed);
+            leaving.wait();
         }
         Ok(upper)
+    }
+
+    /// Does what is all or nothing, and again if there was no room for it before what was just
+    /// deleted had gone. Not to be called with a latch held.
+    pub(super) fn with_room<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
+        let leaving = &self.live.table.leaving;
+        match act() {
+            Err(error)
+                if matches!(error.errno(), Errno::ENOSPC | Errno::EDQUOT) && leaving.waits() =>
+            {
+                leaving.wait();
+                act()
+            }
+            result => result,
+        }
     }
 }

@@ -39,6 +39,10 @@ impl Union {
 
     /// Sets an extended attribute; `flags` as in setxattr(2).
     pub fn setxattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
+        self.with_room(|| self.setxattr_once(node, name, value, flags))
+    }
+
+    fn setxattr_once(&self, node: NodeId, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
         let upper = self.writable()?;
         self.may_have(name)?;
         let node = self.node(node)?;

@@ -81,12 +81,13 @@ fn line_54_the_mount_can_be_durable_at_once() {
             syncs(&stand, || fs::rename(at("dir"), at("moved")).unwrap()),
             syncs(&stand, || run("chmod", &[&"700", &at("moved")]).clear()),
             syncs(&stand, || fs::write(at("file"), "text").unwrap()),
+            syncs(&stand, || drop(fs::File::create(at("file")).unwrap())),
         ];
         seen.push(counts.map(|count| count > 0));
         stand.umount();
     }
     // The last one is two steps: a name, and a write.
-    assert_eq!(seen, [[false; 4], [true, true, false, true], [true; 4]]);
+    assert_eq!(seen, [[false; 5], [true, true, false, true, false], [true; 5]]);
     stand.mount_with(plyfs::<&str>(&[]), &["-o", "sync"]);
     let mut file = fs::File::create(stand.at("written")).unwrap();
     for _ in 0..3 {

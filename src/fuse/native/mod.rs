@@ -247,7 +247,7 @@ impl Service {
             | Op::StatX
             | Op::Init(_)
             | Op::Unknown(_) => send(device, reply.refuse(request.unique, Errno::ENOSYS))?,
-            _ if request.op.may_take_long() => match self.lane.place() {
+            _ if self.may_take_long(&request.op) => match self.lane.place() {
                 Place::Here(_here) => self.answer_long(device, &request, reply)?,
                 Place::Elsewhere(elsewhere) => {
                     self.hand_over(device, (bytes, &request), reply, elsewhere)?;

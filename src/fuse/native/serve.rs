@@ -9,7 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::fuse::Syncing;
 use crate::fuse::guard::{self, guarded, silent};
 use crate::fuse::handlers::{self, Answer};
-use crate::union::{Caller, Handle, NodeId, interrupt};
+use crate::union::{Caller, Found, Handle, NodeId, interrupt};
 
 impl Service {
     /// Answers a request.
@@ -21,16 +21,21 @@ impl Service {
     ) -> Result<()> {
         let op = named(request);
         reply.clear();
-        match guarded(op, || self.serve(request, reply).and_then(|()| self.settle(&request.op))) {
+        match guarded(op, || self.serve(request, reply)) {
             Ok(()) => send(device, reply.finish(request.unique)),
             Err(errno) => send(device, reply.refuse(request.unique, errno)),
         }
     }
 
-    /// Makes durable what an operation has changed, where the mount is one that does so unasked.
-    /// Writes are not among it: the kernel asks for a sync after each.
-    fn settle(&self, op: &Op<'_>) -> Result<()> {
-        let changes = match op {
+    /// Whether answering may take long here.
+    pub(super) fn may_take_long(&self, op: &Op<'_>) -> bool {
+        op.may_take_long() || self.settles(op)
+    }
+
+    /// Whether what the operation changes is made durable before it is answered. Writes are not
+    /// among it: the kernel asks for a sync after each.
+    fn settles(&self, op: &Op<'_>) -> bool {
+        match op {
             Op::Symlink { .. }
             | Op::MkNod { .. }
             | Op::MkDir { .. }
@@ -39,14 +44,27 @@ impl Service {
             | Op::Unlink { .. }
             | Op::RmDir { .. }
             | Op::Rename { .. } => self.sync != Syncing::Asked,
+            Op::Open { flags, .. } => self.sync == Syncing::All && flags & libc::O_TRUNC != 0,
             Op::SetAttr(_)
             | Op::SetXattr { .. }
             | Op::RemoveXattr { .. }
             | Op::FAllocate { .. }
             | Op::CopyFileRange { .. } => self.sync == Syncing::All,
             _ => false,
-        };
-        if changes { self.union.sync() } else { Ok(()) }
+        }
+    }
+
+    /// Makes durable what an operation has changed, if it [`Self::settles`]; if that fails, gives
+    /// back with `undo` what the answer would have told the kernel of.
+    fn settle(&self, op: &Op<'_>, undo: impl FnOnce() -> Result<()>) -> Result<()> {
+        if !self.settles(op) {
+            return Ok(());
+        }
+        self.union.sync().inspect_err(|_| {
+            if let Err(error) = undo() {
+                tracing::warn!(%error, "{} was not synced, and is not undone", op.name());
+            }
+        })
     }
 
     /// Answers a request that ends early if whoever asked is killed.
@@ -83,6 +101,37 @@ impl Service {
 
     /// Calls the handler and encodes what comes of it.
     fn serve(&self, request: &Request<'_>, reply: &mut Reply) -> Result<()> {
+        match request.op {
+            Op::Symlink { .. }
+            | Op::MkNod { .. }
+            | Op::MkDir { .. }
+            | Op::Link { .. }
+            | Op::Create { .. }
+            | Op::TmpFile { .. } => self.make(request, reply),
+            Op::Open { flags, kill_set_id } => {
+                let (union, node) = (&*self.union, self.node(request.node));
+                let handle = union.open(node, flags, kill_set_id)?;
+                self.settle(&request.op, || union.release(node, handle))?;
+                reply.opened(handle)
+            }
+            Op::Read { .. }
+            | Op::Write { .. }
+            | Op::Release { .. }
+            | Op::FAllocate { .. }
+            | Op::LSeek { .. }
+            | Op::CopyFileRange { .. } => {
+                self.file(request, reply)?;
+                self.settle(&request.op, || Ok(()))
+            }
+            _ => {
+                self.name(request, reply)?;
+                self.settle(&request.op, || Ok(()))
+            }
+        }
+    }
+
+    /// What is done with names and attributes.
+    fn name(&self, request: &Request<'_>, reply: &mut Reply) -> Result<()> {
         let (union, node) = (&*self.union, self.node(request.node));
         match request.op {
             Op::Lookup { name } => match handlers::lookup(union, node, name)? {
@@ -120,65 +169,47 @@ impl Service {
             Op::SyncFs => union.sync(),
             Op::Flush | Op::ReleaseDir => Ok(()),
             Op::IoCtl => Err(Errno::ENOTTY.into()),
-            Op::Symlink { .. }
-            | Op::MkNod { .. }
-            | Op::MkDir { .. }
-            | Op::Link { .. }
-            | Op::Create { .. }
-            | Op::TmpFile { .. } => self.make(request, reply),
-            Op::Open { .. }
-            | Op::Read { .. }
-            | Op::Write { .. }
-            | Op::Release { .. }
-            | Op::FAllocate { .. }
-            | Op::LSeek { .. }
-            | Op::CopyFileRange { .. } => self.file(request, reply),
-            Op::OpenDir
-            | Op::StatX
-            | Op::Forget { .. }
-            | Op::BatchForget(_)
-            | Op::Interrupt { .. }
-            | Op::Init(_)
-            | Op::Destroy
-            | Op::Unknown(_) => Err(crate::bug!("{} has gone another way", request.op.name())),
+            _ => Err(crate::bug!("{} has gone another way", request.op.name())),
         }
     }
 
     /// What makes a new object, or a new name of one.
     fn make(&self, request: &Request<'_>, reply: &mut Reply) -> Result<()> {
         let (union, dir, caller) = (&*self.union, self.node(request.node), caller(request));
-        let found = match request.op {
-            Op::Symlink { name, target } => handlers::symlink(union, dir, name, target, &caller)?,
+        let named = |found: Found| (found, None);
+        let opened = |(found, handle)| (found, Some(handle));
+        let (found, handle) = match request.op {
+            Op::Symlink { name, target } => {
+                handlers::symlink(union, dir, name, target, &caller).map(named)
+            }
             Op::MkNod { name, mode, umask, rdev } => {
-                handlers::mknod(union, dir, name, (mode, umask), rdev.into(), &caller)?
+                handlers::mknod(union, dir, name, (mode, umask), rdev.into(), &caller).map(named)
             }
             Op::MkDir { name, mode, umask } => {
-                handlers::mkdir(union, dir, name, (mode, umask), &caller)?
+                handlers::mkdir(union, dir, name, (mode, umask), &caller).map(named)
             }
-            Op::Link { node, name } => handlers::link(union, self.node(node), dir, name)?,
+            Op::Link { node, name } => handlers::link(union, self.node(node), dir, name).map(named),
             Op::Create { name, mode, umask, flags } => {
-                let mode = (mode, umask);
-                let (found, handle) = handlers::create(union, dir, name, mode, flags, &caller)?;
-                reply.entry(&found)?;
-                return reply.opened(handle);
+                handlers::create(union, dir, name, (mode, umask), flags, &caller).map(opened)
             }
             Op::TmpFile { mode, umask, flags } => {
-                let (found, handle) = handlers::tmpfile(union, dir, (mode, umask), flags, &caller)?;
-                reply.entry(&found)?;
-                return reply.opened(handle);
+                handlers::tmpfile(union, dir, (mode, umask), flags, &caller).map(opened)
             }
-            _ => return Err(crate::bug!("{} makes nothing", request.op.name())),
-        };
-        reply.entry(&found)
+            _ => Err(crate::bug!("{} makes nothing", request.op.name())),
+        }?;
+        self.settle(&request.op, || {
+            let closed = handle.map_or(Ok(()), |handle| union.release(found.node, handle));
+            union.forget(found.node, 1);
+            closed
+        })?;
+        reply.entry(&found)?;
+        handle.map_or(Ok(()), |handle| reply.opened(handle))
     }
 
     /// What is done with an open file.
     fn file(&self, request: &Request<'_>, reply: &mut Reply) -> Result<()> {
         let (union, node) = (&*self.union, self.node(request.node));
         match request.op {
-            Op::Open { flags, kill_set_id } => {
-                reply.opened(union.open(node, flags, kill_set_id)?)
-            }
             Op::Read { handle, offset, size } => {
                 reply.fill(size, |room| union.read(node, Handle(handle), room, offset))
             }

@@ -7,6 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
+use crate::layer::fault::{Fault, FaultLayer};
 use crate::layer::mem::MemLayer;
 use crate::union::{Options, Stack};
 
@@ -15,7 +16,11 @@ fn one_thread() -> MountConfig {
 }
 
 fn union() -> Arc<Union> {
-    let stack = Stack { upper: None, lowers: vec![MemLayer::new(1)] };
+    over(None)
+}
+
+fn over(upper: Option<Arc<dyn crate::layer::Upper>>) -> Arc<Union> {
+    let stack = Stack { upper, lowers: vec![MemLayer::new(1)] };
     Arc::new(Union::new(stack, Options::default()).unwrap())
 }
 
@@ -88,6 +93,38 @@ fn what_cannot_be_read_is_refused_and_the_rest_served() {
     let (header, body) = answer(&kernel);
     assert_eq!((header.error, header.unique, body.len()), (0, 5, size_of::<wire::AttrOut>()));
     ask(&kernel, wire::opcode::DESTROY, 6, &[]);
+    assert_eq!(answer(&kernel).0.error, 0);
+    serving.join().unwrap().unwrap();
+}
+
+#[test]
+fn what_cannot_be_made_durable_is_no_more_held_than_known_to_the_kernel() {
+    let (kernel, ours) = ends();
+    ask(&kernel, wire::opcode::INIT, 1, &init(7, 45));
+    let fault = FaultLayer::new(MemLayer::new(2));
+    let union = over(Some(fault.clone()));
+    let config = MountConfig { sync: Syncing::All, ..one_thread() };
+    let server = Server::start(union.clone(), ours, &config).unwrap();
+    answer(&kernel);
+    let serving = std::thread::spawn(|| server.run());
+    let dir = |name: &str| [&[0; 8], name.as_bytes(), b"\0"].concat();
+    let flags = libc::O_CREAT | libc::O_WRONLY;
+    let file = |name: &str| [&flags.to_ne_bytes()[..], &[0; 12], name.as_bytes(), b"\0"].concat();
+    for (opcode, body) in
+        [(wire::opcode::MKDIR, &dir as &dyn Fn(&str) -> Vec<u8>), (wire::opcode::CREATE, &file)]
+    {
+        let before = union.node_count();
+        fault.arm(Fault::None);
+        ask(&kernel, opcode, 2, &body(&format!("made{opcode}")));
+        assert_eq!(answer(&kernel).0.error, 0);
+        assert_eq!(union.node_count(), before + 1);
+        // The last thing done for it was to sync.
+        fault.arm(Fault::Fail(fault.count(), Errno::ENOSPC));
+        ask(&kernel, opcode, 3, &body(&format!("lost{opcode}")));
+        assert_eq!(answer(&kernel).0.error, -libc::ENOSPC);
+        assert_eq!(union.node_count(), before + 1);
+    }
+    ask(&kernel, wire::opcode::DESTROY, 9, &[]);
     assert_eq!(answer(&kernel).0.error, 0);
     serving.join().unwrap().unwrap();
 }
