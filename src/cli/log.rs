@@ -89,25 +89,38 @@ impl Sink {
         }
     }
 
-    /// From now on the log goes to the system's logger, if that is what this is.
-    pub(super) fn open(&self) -> std::io::Result<()> {
-        match self {
-            Self::System => connect(),
+    /// The system's logger, if that is what this is. To be looked for before anything is mounted:
+    /// its path may lead into the mount, which nobody serves yet.
+    pub(super) fn find(&self) -> std::io::Result<Logger> {
+        let found = match self {
+            Self::System => Some(connect()?),
             // Nobody asked for it, so nobody is told that it is not there.
-            Self::SystemIfAny => connect().or(Ok(())),
-            Self::Nowhere | Self::File(_) => Ok(()),
+            Self::SystemIfAny => connect().ok(),
+            Self::Nowhere | Self::File(_) => None,
+        };
+        Ok(Logger(found))
+    }
+}
+
+/// What a process in the background will log to.
+#[derive(Debug)]
+pub(super) struct Logger(Option<System>);
+
+impl Logger {
+    /// From now on the log goes there.
+    pub(super) fn begin(self) {
+        if let Some(system) = self.0 {
+            // The first one is as good.
+            SYSTEM.set(system).unwrap_or_default();
         }
     }
 }
 
-/// From now on the log goes to the system's logger.
-fn connect() -> std::io::Result<()> {
+/// The system's logger.
+fn connect() -> std::io::Result<System> {
     // Somebody has to listen.
     UnixDatagram::unbound()?.connect(DEV_LOG)?;
-    let system = System::find(Path::new(DEV_LOG))?;
-    // The first one is as good.
-    SYSTEM.set(system).unwrap_or_default();
-    Ok(())
+    System::find(Path::new(DEV_LOG))
 }
 
 /// Logs to standard error what `$PLYFS_LOG` asks for, else `default`.

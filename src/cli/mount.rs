@@ -151,11 +151,17 @@ fn serve_in_background(plan: &mut Plan, ready: Ready) -> Outcome {
     if plan.request.with_parent {
         ready.end_with_parent().map_err(|error| plan.failure(&error, ""))?;
     }
-    match plan.refuse_own_log(&sink).and_then(|()| plan.mount_watched()) {
-        Ok(mounted) => {
+    let logger = sink.find().context(|| "the system's log");
+    let logger = logger.map_err(|error| plan.failure(&error, ""));
+    let begun = logger.and_then(|logger| {
+        plan.refuse_own_log(&sink)?;
+        Ok((plan.mount_watched()?, logger))
+    });
+    match begun {
+        Ok((mounted, logger)) => {
             plan.sign();
-            let logging = sink.open().context(|| "the system's log");
-            if let Err(error) = logging.and_then(|()| ready.ready(sink.file())) {
+            logger.begin();
+            if let Err(error) = ready.ready(sink.file()) {
                 drop(mounted.session);
                 close_unused(mounted.upper.as_deref());
                 return Err(plan.failure(&error, ""));

@@ -29,6 +29,8 @@ pub struct Waiter(OwnedFd);
 pub struct Ready {
     pipe: OwnedFd,
     parent: rustix::process::Pid,
+    /// Open from the beginning: its path may lead into the mount when that is ready.
+    null: OwnedFd,
 }
 
 /// What the child writes first when it is ready, and when it failed.
@@ -50,7 +52,8 @@ pub fn fork(keep: &[BorrowedFd<'_>]) -> Result<Forked> {
             drop(reader);
             rustix::process::setsid()?;
             close_inherited(writer.as_fd(), keep)?;
-            Ok(Forked::Child(Ready { pipe: writer, parent }))
+            let null = null()?;
+            Ok(Forked::Child(Ready { pipe: writer, parent, null }))
         }
         _ => {
             drop(writer);
@@ -95,7 +98,7 @@ fn wait_and(writer: OwnedFd, reader: OwnedFd, then: impl FnOnce() -> Result<()>)
     close_inherited(reader.as_fd(), &[])?;
     // It has just been closed.
     std::mem::forget(writer);
-    take_nothing()?;
+    take_nothing(&null()?)?;
     rustix::process::chdir("/")?;
     let mut told = Vec::new();
     std::fs::File::from(reader).read_to_end(&mut told)?;
@@ -103,11 +106,15 @@ fn wait_and(writer: OwnedFd, reader: OwnedFd, then: impl FnOnce() -> Result<()>)
 }
 
 /// Reads nothing from standard input, and writes standard output and error nowhere.
-fn take_nothing() -> Result<()> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    Ok(rustix::stdio::dup2_stderr(&null)?)
+fn take_nothing(null: &OwnedFd) -> Result<()> {
+    rustix::stdio::dup2_stdin(null)?;
+    rustix::stdio::dup2_stdout(null)?;
+    Ok(rustix::stdio::dup2_stderr(null)?)
+}
+
+fn null() -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, Mode::empty()).context(|| "/dev/null")
 }
 
 /// Closes what the caller had open besides the standard streams: a lock or the end of a pipe, held
@@ -171,7 +178,7 @@ impl Ready {
             }
             None => None,
         };
-        take_nothing()?;
+        take_nothing(&self.null)?;
         if let Some(file) = file {
             rustix::stdio::dup2_stderr(file.as_fd())?;
         }

@@ -2,7 +2,9 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{cvt, fuse_mount};
+use super::{cvt, fuse_mount, object};
+use rustix::fs::{Mode, OFlags};
+
 use crate::errno::Result;
 
 /// `FUSE_DEV_IOC_CLONE`: `_IOR(229, 0, uint32_t)`.
@@ -11,7 +13,10 @@ const CLONE: libc::c_ulong = 0x8004_e500;
 /// One more descriptor of a connection, with a queue of its own for what it has read and not yet
 /// answered: an answer goes where its request was read.
 pub fn cloned(connection: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let device = fuse_mount::open_device()?;
+    // The device by what we hold, not by its path: that may lead into the mount by now.
+    let held = object::proc_path(connection);
+    let device = rustix::fs::open(held, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let device = device.or_else(|_| fuse_mount::open_device())?;
     let number = connection.as_raw_fd().cast_unsigned();
     // SAFETY: the argument points to the number of an open descriptor, which the kernel reads.
     let returned = unsafe { libc::ioctl(device.as_raw_fd(), CLONE, std::ptr::from_ref(&number)) };

@@ -140,7 +140,8 @@ fn statistics_go_to_the_log_that_was_told() {
 fn the_log_may_go_to_the_system() {
     let stand = Stand::unmounted(&["lower"]);
     text(&stand.path("lower"));
-    // /dev is ours alone in a mount namespace, and so is the socket in it.
+    // /dev is ours alone in a mount namespace, and so is the socket in it. That also has the mounts
+    // of the tests beside this one, whose servers go on until it ends: it must not take long.
     let script = "
 mount --make-rprivate /; mount -t tmpfs none /dev
 mknod /dev/null c 1 3; mknod /dev/fuse c 10 229
@@ -149,7 +150,7 @@ import os, signal, socket, subprocess, sys
 def listen():
     log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     log.bind(\"/dev/log\")
-    log.settimeout(10)
+    log.settimeout(1 if \"log=none\" in sys.argv[2] else 10)
     return log
 log = listen()
 subprocess.run([sys.argv[1], \"mount\", \"-o\", sys.argv[2], sys.argv[3]], check=True)
@@ -185,6 +186,37 @@ subprocess.run([sys.argv[1], \"umount\", sys.argv[3]], check=True)
             assert!(!output.status.success(), "nothing was to be said");
         }
     }
+}
+
+/// What the server needs of /dev, it has before that is hidden.
+#[test]
+fn a_mount_may_cover_the_devices() {
+    let stand = Stand::unmounted(&["lower"]);
+    text(&stand.path("lower"));
+    let script = "
+mount --make-rprivate /; mount -t tmpfs none /dev
+mknod /dev/null c 1 3; mknod /dev/fuse c 10 229
+exec python3 -c '
+import os, socket, subprocess, sys
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind(\"/dev/log\")
+subprocess.run([sys.argv[1], \"mount\", \"-o\", sys.argv[2], \"/dev\"], check=True, timeout=60)
+print(sorted(os.listdir(\"/dev\")))
+subprocess.run([sys.argv[1], \"umount\", \"/dev\"], check=True, timeout=60)
+print(sorted(os.listdir(\"/dev\")))
+' \"$@\"";
+    let mut shell = Command::new("unshare");
+    // Whatever does not end is killed with the namespace.
+    shell.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    shell.args(["bash", "-e", "-c", script, "bash", env!("CARGO_BIN_EXE_plyfs")]);
+    let output = shell.arg(stand.options()).env_remove("PLYFS_LOG_FILE").output().unwrap();
+    assert_ok(&output);
+    let lower = fs::read_dir(stand.path("lower")).unwrap();
+    let mut names: Vec<_> = lower.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    let shown = format!("{names:?}").replace('"', "'");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, format!("{shown}\n['fuse', 'log', 'null']\n"));
 }
 
 #[test]
