@@ -183,7 +183,8 @@ pub(crate) fn one_case(
     };
     if render(&again) != render(&model.tree()) {
         *differences.entry(format!("{}: after a remount", peer.name())).or_default() += 1;
-        one_or_the_other(&told, &case, model.tree(), again);
+        let below = Model::merged(specs).tree();
+        one_or_the_other(&told, &case, [model.tree(), again, below]);
         return false;
     }
     let (on, more) = rest.split_at(rest.len() / 2);
@@ -208,13 +209,18 @@ fn kept(mut tree: Vec<Seen>) -> String {
     render(&tree)
 }
 
-/// Each object that plyfs shows is what was there, or what the upper's writer finds in it again.
-fn one_or_the_other(told: &str, case: &Case, before: Vec<Seen>, again: Vec<Seen>) {
+/// Each object that plyfs shows is what was there, or what the upper's writer finds in it again; or
+/// what lies below, where that has several names: fuse-overlayfs copies it up under one of them,
+/// and the upper does not tell that the others are that file, too.
+fn one_or_the_other(told: &str, case: &Case, [before, again, mut below]: [Vec<Seen>; 3]) {
     let mounted = case.mount_plyfs();
     let mut union = SystemTarget::new("plyfs", &mounted.0, || {});
-    let (before, again, got) = (&*kept(before), &*kept(again), kept(union.tree()));
+    below.retain(|seen| seen.kind == Kind::File && seen.nlink > 1);
+    let (before, again, below) = (&*kept(before), &*kept(again), &*kept(below));
+    let got = kept(union.tree());
     union.close();
-    let known = |line: &&str| [before, again].iter().any(|text| text.lines().any(|l| l == *line));
+    let known =
+        |line: &&str| [before, again, below].iter().any(|text| text.lines().any(|l| l == *line));
     let wrong: Vec<_> = got.lines().filter(|line| !known(line)).collect();
     let path = |line: &&str| line.split(' ').next().map(ToOwned::to_owned);
     let paths = |text: &str| text.lines().filter_map(|line| path(&line)).collect::<Vec<_>>();
