@@ -84,7 +84,7 @@ impl Alone {
         }
         let inner = format!(
             "cd '{base}'
-            mounted() {{ ./plyfs mount -o '{options}' mnt; }}
+            mounted() {{ ./plyfs mount -o '{options}'$1 mnt; }}
             unmounted() {{ ./plyfs umount mnt; }}
             both() {{ local name=$1 dir; shift; for dir in plain mnt; do
                 (cd $dir && timeout 60 /usr/bin/python3 ../program \"$@\") > $dir.$name; done; }}
@@ -302,4 +302,15 @@ fn line_19_what_root_wrote_is_refused_where_its_marks_cannot_be_seen() {
     assert!(!refused.status.success() && told.contains("mount it as root"), "{told}");
     stand.mount();
     assert!(!stand.at("gone").exists());
+}
+
+#[test]
+fn who_asked_for_it_is_unmounted_though_the_server_of_a_user_is_killed() {
+    let alone = alone();
+    let script = "mounted ,auto_unmount; [ -e mnt/one ]; grep -q $PWD/mnt /proc/mounts
+        for line in $(grep --files-with-matches $PWD/upper.*,auto_unmoun[t] /proc/[0-9]*/cmdline)
+        do pid=${line//[^0-9]/}; [ \"$(ls /proc/$pid/task | wc -l)\" = 1 ] || kill -KILL $pid; done
+        for n in {1..100}; do grep -q $PWD/mnt /proc/mounts || break; sleep 0.1; done
+        [ $n -lt 100 ]; mounted; unmounted";
+    assert_ok(&alone.run(Who::User, script));
 }
