@@ -210,8 +210,8 @@ fn kept(mut tree: Vec<Seen>) -> String {
 }
 
 /// Each object that plyfs shows is what was there, or what the upper's writer finds in it again; or
-/// what lies below, where that has several names: fuse-overlayfs copies it up under one of them,
-/// and the upper does not tell that the others are that file, too.
+/// what a lower file of several names holds: fuse-overlayfs copies it up under one of them, shows
+/// that for the others, too, as long as it remembers, and copies it again when they are renamed.
 fn one_or_the_other(told: &str, case: &Case, [before, again, mut below]: [Vec<Seen>; 3]) {
     let mounted = case.mount_plyfs();
     let mut union = SystemTarget::new("plyfs", &mounted.0, || {});
@@ -219,8 +219,12 @@ fn one_or_the_other(told: &str, case: &Case, [before, again, mut below]: [Vec<Se
     let (before, again, below) = (&*kept(before), &*kept(again), &*kept(below));
     let got = kept(union.tree());
     union.close();
-    let known =
-        |line: &&str| [before, again, below].iter().any(|text| text.lines().any(|l| l == *line));
+    let nameless = |line: &str| line.split_once(' ').map(|(_, rest)| rest.to_owned());
+    let linked: Vec<_> = below.lines().map(nameless).collect();
+    let known = |line: &&str| {
+        [before, again].iter().any(|text| text.lines().any(|l| l == *line))
+            || linked.contains(&nameless(line))
+    };
     let wrong: Vec<_> = got.lines().filter(|line| !known(line)).collect();
     let path = |line: &&str| line.split(' ').next().map(ToOwned::to_owned);
     let paths = |text: &str| text.lines().filter_map(|line| path(&line)).collect::<Vec<_>>();
