@@ -309,7 +309,7 @@ fn who_asked_for_it_is_unmounted_though_the_server_of_a_user_is_killed() {
     let alone = alone();
     let script = "mounted ,auto_unmount; [ -e mnt/one ]; grep -q $PWD/mnt /proc/mounts
         for line in $(grep --files-with-matches $PWD/upper.*,auto_unmoun[t] /proc/[0-9]*/cmdline)
-        do pid=${line//[^0-9]/}; [ \"$(ls /proc/$pid/task | wc -l)\" = 1 ] || kill -KILL $pid; done
+        do pid=${line//[^0-9]/}; [ $(ls /proc/$pid/task 2>&1 | wc -l) = 1 ] || kill -KILL $pid; done
         for n in {1..100}; do grep -q $PWD/mnt /proc/mounts || break; sleep 0.1; done
         [ $n -lt 100 ]; mounted; unmounted";
     assert_ok(&alone.run(Who::User, script));
