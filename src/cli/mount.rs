@@ -311,8 +311,19 @@ impl Plan {
         Ok(())
     }
 
+    /// Refuses a mount over the device where the driver opens that once more by its path.
+    fn refuse_own_device(&self) -> Result<(), Failure> {
+        let covered = Path::new(fuse_mount::DEVICE).starts_with(&self.mountpoint);
+        if covered && self.request.serving.driver == Driver::Fuser {
+            let why = "--driver=fuser needs the device that the mount would hide";
+            return Err(self.failure(&why, "mount elsewhere, or with --driver=native"));
+        }
+        Ok(())
+    }
+
     /// Opens the layers and mounts their union.
     fn mount(&self) -> Result<Mounted, Failure> {
+        self.refuse_own_device()?;
         // Modes are the callers' business, who come with a umask of their own.
         process::set_umask_zero();
         limits::raise_open_files();
