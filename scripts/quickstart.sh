@@ -30,7 +30,7 @@ if [ -z "${PLYFS:-}" ]; then
   need_cargo
   say "cargo build --release"
   cargo build --release --quiet
-  PLYFS=$PWD/target/release/plyfs
+  PLYFS=$(realpath "${CARGO_TARGET_DIR:-target}")/release/plyfs
 fi
 SECONDS=0
 export PLYFS_ROOT=$dir/store # a store of its own; without it, /var/lib/plyfs
