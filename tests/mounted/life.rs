@@ -136,15 +136,18 @@ fn statistics_go_to_the_log_that_was_told() {
     }
 }
 
+/// Makes /dev ours alone in a mount namespace, and so is a socket in it. The namespace also has the
+/// mounts of the tests beside this one, whose servers go on until it ends: it must not take long.
+const OWN_DEVICES: &str = "
+mount --make-rprivate /; mount -t tmpfs none /dev
+mknod /dev/null c 1 3; mknod /dev/fuse c 10 229";
+
 #[test]
 fn the_log_may_go_to_the_system() {
     let stand = Stand::unmounted(&["lower"]);
     text(&stand.path("lower"));
-    // /dev is ours alone in a mount namespace, and so is the socket in it. That also has the mounts
-    // of the tests beside this one, whose servers go on until it ends: it must not take long.
-    let script = "
-mount --make-rprivate /; mount -t tmpfs none /dev
-mknod /dev/null c 1 3; mknod /dev/fuse c 10 229
+    let script = OWN_DEVICES.to_owned()
+        + "
 exec python3 -c '
 import os, signal, socket, subprocess, sys
 def listen():
@@ -172,7 +175,7 @@ subprocess.run([sys.argv[1], \"umount\", sys.argv[3]], check=True)
 ' \"$@\"";
     for (log, heard) in [("", true), (",log=syslog", true), (",log=none", false)] {
         let mut shell = Command::new("unshare");
-        shell.args(["--mount", "bash", "-e", "-c", script, "bash", env!("CARGO_BIN_EXE_plyfs")]);
+        shell.args(["--mount", "bash", "-e", "-c", &script, "bash", env!("CARGO_BIN_EXE_plyfs")]);
         shell.arg(format!("{}{log}", stand.options())).arg(stand.path("mnt"));
         let output = shell.env_remove("PLYFS_LOG_FILE").output().unwrap();
         if heard {
@@ -193,9 +196,8 @@ subprocess.run([sys.argv[1], \"umount\", sys.argv[3]], check=True)
 fn a_mount_may_cover_the_devices() {
     let stand = Stand::unmounted(&["lower"]);
     text(&stand.path("lower"));
-    let script = "
-mount --make-rprivate /; mount -t tmpfs none /dev
-mknod /dev/null c 1 3; mknod /dev/fuse c 10 229
+    let script = OWN_DEVICES.to_owned()
+        + "
 exec python3 -c '
 import os, socket, subprocess, sys
 log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -208,7 +210,7 @@ print(sorted(os.listdir(\"/dev\")))
     let mut shell = Command::new("unshare");
     // Whatever does not end is killed with the namespace.
     shell.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    shell.args(["bash", "-e", "-c", script, "bash", env!("CARGO_BIN_EXE_plyfs")]);
+    shell.args(["bash", "-e", "-c", &script, "bash", env!("CARGO_BIN_EXE_plyfs")]);
     let output = shell.arg(stand.options()).env_remove("PLYFS_LOG_FILE").output().unwrap();
     if std::env::var_os("PLYFS_DRIVER").is_some_and(|driver| driver == "fuser") {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
