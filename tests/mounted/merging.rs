@@ -232,3 +232,21 @@ fn line_01_a_directory_that_is_opaque_by_an_entry_can_be_removed_and_replaced() 
         stand.remount();
     }
 }
+
+/// As Docker and fuse-overlayfs 1.x write it where no device can be made: a directory must not come
+/// to lie beside its own whiteout, which would make it opaque.
+#[test]
+fn line_01_a_directory_takes_a_name_that_an_entry_beside_it_whites_out() {
+    let mut stand = layered(&[("lower", "mkdir x d e; touch x/a d/b e/f; mkdir p; touch p/x")]);
+    fill(&stand.path("upper"), "mkdir p; touch .wh.x p/.wh.x");
+    stand.mount();
+    fs::rename(stand.at("d"), stand.at("x")).unwrap();
+    fs::rename(stand.at("e"), stand.at("p/x")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(names(&stand.path("mnt")), ["p", "x"]);
+        assert_eq!(names(&stand.at("x")), ["b"]);
+        assert_eq!(names(&stand.at("p/x")), ["f"]);
+        stand.assert_work_is_clean();
+        stand.remount();
+    }
+}

@@ -265,7 +265,12 @@ impl Tree {
     }
 
     /// Whether there is a whiteout beside `name`.
-    fn is_whited_out(&self, dir: &OwnedFd, around: Flags, name: Name<'_>) -> Result<bool> {
+    pub(super) fn is_whited_out(
+        &self,
+        dir: &OwnedFd,
+        around: Flags,
+        name: Name<'_>,
+    ) -> Result<bool> {
         let beside = [DOT_WH, name.as_bytes()].concat();
         if around.has(Flags::NO_DOT_WH) || beside.len() > NAME_MAX || beside == DOT_WH_OPAQUE {
             return Ok(false);

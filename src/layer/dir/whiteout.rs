@@ -185,14 +185,17 @@ impl DirUpper {
     /// See [`Upper::clear_whiteout`].
     pub(super) fn remove_whiteout(&self, dir: Id, name: Name<'_>) -> Result<()> {
         let fd = self.tree.dir_fd(dir)?;
-        let stored = match self.lookup(dir, name)? {
-            Lookup::Whiteout(WhiteoutForm::Entry) => name.as_bytes().to_vec(),
-            Lookup::Whiteout(WhiteoutForm::Sibling) => [DOT_WH, name.as_bytes()].concat(),
-            Lookup::Absent => return Err(Errno::ENOENT.into()),
-            Lookup::Found(entry) => {
-                // An object beside its own whiteout.
-                self.forget(entry.id);
-                [DOT_WH, name.as_bytes()].concat()
+        let around = self.tree.slots.get(dir)?.flags;
+        let stored = if self.tree.is_whited_out(&fd, around, name)? {
+            [DOT_WH, name.as_bytes()].concat()
+        } else {
+            match self.lookup(dir, name)? {
+                Lookup::Whiteout(_) => name.as_bytes().to_vec(),
+                Lookup::Absent => return Err(Errno::ENOENT.into()),
+                Lookup::Found(entry) => {
+                    self.forget(entry.id);
+                    return Err(Errno::EEXIST.into());
+                }
             }
         };
         match rustix::fs::unlinkat(&*fd, &stored, AtFlags::empty()) {
