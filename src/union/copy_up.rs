@@ -131,12 +131,15 @@ impl Union {
             // or removes an entry, whose time would be lost.
             let _entries = place.parent.latch_write()?;
             self.note_impure(&place.parent, dir)?;
-            if linked {
-                let links = self.publish_linked(&mut staged, top, (dir, name), attr.nlink)?;
-                return Ok((real, links));
-            }
-            upper.publish(&mut staged, dir, name, How::NoReplace, true)?;
-            Ok((real, None))
+            let published = if linked {
+                self.publish_linked(&mut staged, top, (dir, name), attr.nlink)
+            } else {
+                upper.publish(&mut staged, dir, name, How::NoReplace, true).map(|()| None)
+            };
+            // Before the latch is given back: a listing of the version before says that the name
+            // is in a lower layer only, and the upper is not asked then.
+            place.parent.changed();
+            Ok((real, published?))
         });
         let (real, links) = match published {
             Ok(published) => published,
@@ -145,7 +148,6 @@ impl Union {
                 return Err(error);
             }
         };
-        place.parent.changed();
         if links.is_some() {
             self.links_changed();
         }

@@ -123,8 +123,9 @@ impl Union {
                 continue;
             }
             let plan = self.plan(&parent, dir, what, mode, caller)?;
-            let (entry, file) = publish_new(&**upper, dir, name, spot.slot, &plan, open)?;
+            let made = publish_new(&**upper, dir, name, spot.slot, &plan, open);
             parent.changed();
+            let (entry, file) = made?;
             let reference = Self::upper_ref(upper, entry.id, entry.attr.ino);
             let marks = Marks {
                 default_acl: plan.default_acl && what == What::Dir,
@@ -236,21 +237,21 @@ impl Union {
         if let Some(links) = node.state()?.links().cloned() {
             Self::count_by_upper(upper, id, links.count)?;
         }
-        if slot == Slot::Whiteout {
+        let linked = if slot == Slot::Whiteout {
             let mut staged = upper.stage_link(id)?;
             let published = upper.publish(&mut staged, dir, name, How::Replace, false);
             upper.discard(staged);
-            published?;
+            published
         } else {
-            upper.link(id, dir, name, false)?;
-        }
+            upper.link(id, dir, name, false)
+        };
+        parent.changed();
+        linked?;
         let mut state = node.state()?;
         if let Some(links) = state.ext.as_mut().and_then(|ext| ext.links.as_mut()) {
             links.count += 1;
             self.links_changed();
         }
-        drop(state);
-        parent.changed();
         Ok(())
     }
 }

@@ -138,9 +138,7 @@ impl Union {
         self.note_impure(parent, dir)?;
         Self::write_count(&**upper, id, NlinkBase::Lower, links.count, lower.nlink)?;
         let linked = upper.link(id, dir, name, true);
-        if linked.is_ok() {
-            parent.changed();
-        }
+        parent.changed();
         Self::count_by_upper(&**upper, id, links.count)?;
         linked
     }

@@ -276,7 +276,8 @@ impl Node {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Says that something among the directory's entries changed.
+    /// Says that something among the directory's entries changed, or may have: what fails may have
+    /// done a part. To be said before the latch is given back.
     pub(super) fn changed(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }

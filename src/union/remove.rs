@@ -81,12 +81,10 @@ impl Union {
         let at_upper = spot.slot == Slot::Object;
         let below = !at_upper || self.lower_shows(parent, name)?;
         let last = self.before_name_goes(node)?;
-        if below {
-            upper.whiteout(dir, name, at_upper)?;
-        } else {
-            upper.unlink(dir, name)?;
-        }
+        let gone =
+            if below { upper.whiteout(dir, name, at_upper) } else { upper.unlink(dir, name) };
         parent.changed();
+        gone?;
         self.after_name_went(node, parent, name, last)
     }
 
@@ -153,15 +151,13 @@ impl Union {
         let below = !at_upper || self.lower_shows(parent, name)?;
         let last = self.before_name_goes(node)?;
         let emptied = !at_upper || self.empty_out(&**upper, node)?;
-        match (below, emptied) {
-            (true, _) => upper.whiteout(dir, name, at_upper)?,
-            (false, true) => upper.rmdir(dir, name)?,
-            (false, false) => {
-                let whole = upper.withdraw(dir, name)?;
-                upper.discard(whole);
-            }
-        }
+        let gone = match (below, emptied) {
+            (true, _) => upper.whiteout(dir, name, at_upper),
+            (false, true) => upper.rmdir(dir, name),
+            (false, false) => upper.withdraw(dir, name).map(|whole| upper.discard(whole)),
+        };
         parent.changed();
+        gone?;
         if !emptied {
             Self::became_empty(node)?;
         }
@@ -206,9 +202,9 @@ impl Union {
             // Before what follows, which may fail, and then the directory stays.
             Self::became_empty(node)?;
         }
-        for name in &whiteouts {
-            upper.clear_whiteout(object.id(), name.as_name())?;
-        }
-        Ok(true)
+        let cleared =
+            whiteouts.iter().try_for_each(|name| upper.clear_whiteout(object.id(), name.as_name()));
+        node.changed();
+        cleared.map(|()| true)
     }
 }

@@ -163,10 +163,9 @@ impl Union {
     fn whiteout_as_entry(&self, dir: &Node, id: Id, name: Name<'_>) -> Result<()> {
         let upper = self.writable()?;
         let _latch = dir.latch_write()?;
-        upper.whiteout(id, name, false)?;
-        upper.clear_whiteout(id, name)?;
+        let written = upper.whiteout(id, name, false).and_then(|()| upper.clear_whiteout(id, name));
         dir.changed();
-        Ok(())
+        written
     }
 
     fn exchange(&self, ends: &Ends<'_>) -> Result<()> {
@@ -175,9 +174,10 @@ impl Union {
         let moved_id = self.settle(ends.moved, ends.to)?;
         let other_id = self.settle(other, ends.from)?;
         let (from, to) = ((ends.from.1, ends.from.2), (ends.to.1, ends.to.2));
-        upper.rename(from, moved_id, to, Some(other_id), RenameHow::Exchange)?;
+        let renamed = upper.rename(from, moved_id, to, Some(other_id), RenameHow::Exchange);
         ends.from.0.changed();
         ends.to.0.changed();
+        renamed?;
         self.moved_to(ends.moved, ends.to)?;
         self.moved_to(other, ends.from)
     }
@@ -200,12 +200,13 @@ impl Union {
                 return Ok(Some(other));
             }
         }
-        match by {
-            Some(by) => self.publish_leaving(&**upper, ends, moved_id, by)?,
-            None => self.publish_rename(&**upper, ends, moved_id)?,
-        }
+        let published = match by {
+            Some(by) => self.publish_leaving(&**upper, ends, moved_id, by),
+            None => self.publish_rename(&**upper, ends, moved_id),
+        };
         ends.from.0.changed();
         ends.to.0.changed();
+        published?;
         self.moved_to(ends.moved, ends.to)?;
         if let Some(other) = ends.other {
             other.changed();

@@ -106,6 +106,7 @@ impl Union {
             Some(staged) => upper.publish(staged, dir, name, how, false),
             None => Err(Errno::ENOENT.into()),
         };
+        parent.changed();
         if let Err(error) = published {
             node.state()?.ext().orphan = Some(orphan);
             return Err(error);
@@ -122,8 +123,6 @@ impl Union {
         // The caller knows the parent, so raising the count needs no lock.
         parent.refs.fetch_add(1, Ordering::Relaxed);
         state.place = Some(Place { parent: Arc::clone(parent), name: name.to_buf() });
-        drop(state);
-        parent.changed();
         Ok(())
     }
 }
