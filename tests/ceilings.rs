@@ -279,6 +279,35 @@ fn a_cold_lookup_takes_three_calls() {
     });
 }
 
+/// A listing has seen which layers hold a name: the others are not asked for it again.
+#[test]
+fn a_listed_name_takes_one_stat_however_many_layers_there_are() {
+    const LAYERS: usize = 10;
+    if !can_mount() {
+        return;
+    }
+    let (_alone, base) = (alone(), scratch());
+    let layers: Vec<_> = (0..LAYERS).map(|n| base.path().join(n.to_string())).collect();
+    for (number, layer) in layers.iter().enumerate() {
+        fs::create_dir_all(layer.join("d/merged")).unwrap();
+        for n in 0..REPEAT / LAYERS {
+            fs::write(layer.join(format!("d/{number}-{n}")), b"").unwrap();
+        }
+    }
+    let paths: Vec<_> = layers.iter().map(|layer| layer.to_str().unwrap()).collect();
+    let mount = Mount::new(Path::new(&paths.join(":")), 4096);
+    let dir = mount.root().join("d");
+    fs::metadata(&dir).unwrap();
+    let counts = mount.trace(|| {
+        let listed = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
+        assert_eq!(listed.count(), REPEAT + 1);
+    });
+    let stats = counts["statx"];
+    println!("listing {REPEAT} files of {LAYERS} layers: {stats} statx of {counts:?}");
+    // What one directory that is in all layers takes, and listing them, does not grow.
+    assert!(stats <= REPEAT + 5 * LAYERS, "{stats} statx: {counts:?}");
+}
+
 #[test]
 fn open_read_close_takes_five_calls() {
     if !can_mount() {

@@ -40,7 +40,19 @@ impl Union {
         &self,
         start: &[Start],
         name: Name<'_>,
+        want: Below,
+        out: &mut Vec<Lower>,
+    ) -> Result<Option<(Attr, Marks)>> {
+        self.descend_seen(start, name, want, false, out)
+    }
+
+    /// As [`descend`](Self::descend); `alone` says that only the first directory holds the name.
+    pub(super) fn descend_seen(
+        &self,
+        start: &[Start],
+        name: Name<'_>,
         mut want: Below,
+        alone: bool,
         out: &mut Vec<Lower>,
     ) -> Result<Option<(Attr, Marks)>> {
         let mut first = None;
@@ -80,6 +92,9 @@ impl Union {
                     return Err(dangling(name, &marks));
                 }
                 return Ok(first);
+            }
+            if alone {
+                break;
             }
         }
         match pending {

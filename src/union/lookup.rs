@@ -35,6 +35,16 @@ impl Slot {
     }
 }
 
+/// Where a listing saw a name of the directory that it lists; true for as long as the directory has
+/// the version that was listed. By default the name may be in any layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The topmost layer that holds it: 0 is the upper, then come the lowers from the top.
+    pub(super) top: usize,
+    /// No layer below that one does.
+    pub(super) alone: bool,
+}
+
 /// An object as the walk found it, before it is known whether a node exists for it.
 pub(super) struct Candidate {
     kind: Kind,
@@ -105,20 +115,29 @@ impl Default for Recent {
 impl Union {
     /// Looks a name up; raises the node's lookup count. `None` if there is no such name.
     pub fn lookup(&self, parent: NodeId, name: Name<'_>) -> Result<Option<Found>> {
-        let parent = self.dir(parent)?;
+        self.lookup_seen(&self.dir(parent)?, name, None)
+    }
+
+    /// As [`lookup`](Self::lookup), of a name that was seen when the directory had that version.
+    pub(super) fn lookup_seen(
+        &self,
+        parent: &Arc<Node>,
+        name: Name<'_>,
+        seen: Option<(u32, Listed)>,
+    ) -> Result<Option<Found>> {
         loop {
             let version = parent.version();
             let _latch = parent.latch_read()?;
-            let walk = self.walk(&parent, name)?;
+            let seen = seen.filter(|(then, _)| *then == version).map(|(_, seen)| seen);
+            let walk = self.walk(parent, name, seen.unwrap_or_default())?;
             let Some(candidate) = walk.found else {
-                self.remember(&parent, version, name, walk.slot, None);
+                self.remember(parent, version, name, walk.slot, None);
                 return Ok(None);
             };
             let mut attr = candidate.attr;
             let from_upper = candidate.upper.is_some();
-            let seen = Some(version);
-            let Some(node) = self.intern(&parent, name, seen, candidate)? else { continue };
-            self.remember(&parent, version, name, walk.slot, Some(node.id));
+            let Some(node) = self.intern(parent, name, Some(version), candidate)? else { continue };
+            self.remember(parent, version, name, walk.slot, Some(node.id));
             if !from_upper && node.upper()?.is_some() {
                 // Copied up under another of its names since the walk passed there.
                 attr = match self.attr_of(&node) {
@@ -149,7 +168,7 @@ impl Union {
                 }
             }
             let _latch = parent.latch_read()?;
-            let walk = self.walk(parent, name)?;
+            let walk = self.walk(parent, name, Listed::default())?;
             let Some(candidate) = walk.found else {
                 return Ok(Spot { slot: walk.slot, node: None, version });
             };
@@ -193,7 +212,7 @@ impl Union {
     }
 
     /// The whole walk for one name. The caller holds the parent's latch, shared at least.
-    pub(super) fn walk(&self, parent: &Arc<Node>, name: Name<'_>) -> Result<Walk> {
+    pub(super) fn walk(&self, parent: &Arc<Node>, name: Name<'_>, seen: Listed) -> Result<Walk> {
         let (upper_dir, lowers, dead) = {
             let state = parent.state()?;
             (state.upper.clone(), state.lowers.clone(), state.dead)
@@ -204,13 +223,13 @@ impl Union {
         let version = self.links_version();
         let start = starts(lowers.as_deref().unwrap_or_default());
         let mut slot = Slot::Free;
-        if let (Some(upper), Some(dir)) = (&self.upper, upper_dir) {
+        if let (Some(upper), Some(dir), 0) = (&self.upper, upper_dir, seen.top) {
             slot = match upper.lookup(dir.id(), name)? {
                 Lookup::Absent => Slot::Free,
                 Lookup::Whiteout(WhiteoutForm::Entry) => Slot::Whiteout,
                 Lookup::Whiteout(WhiteoutForm::Sibling) => Slot::Sibling,
                 Lookup::Found(entry) => {
-                    let found = self.found_in_upper(entry, name, &start, version)?;
+                    let found = self.found_in_upper(entry, name, (&start, seen.alone), version)?;
                     return Ok(Walk { slot: Slot::Object, found: Some(found) });
                 }
             };
@@ -219,7 +238,10 @@ impl Union {
             }
         }
         let mut found = Vec::new();
-        let Some((attr, marks)) = self.descend(&start, name, Below::Nothing, &mut found)? else {
+        let start = start.get(seen.top.saturating_sub(1)..).unwrap_or_default();
+        let alone = seen.alone && seen.top > 0;
+        let top = self.descend_seen(start, name, Below::Nothing, alone, &mut found)?;
+        let Some((attr, marks)) = top else {
             return Ok(Walk { slot, found: None });
         };
         Ok(Walk { slot, found: Some(self.found_below(attr, marks, found, version)?) })
@@ -229,7 +251,7 @@ impl Union {
         &self,
         entry: Entry,
         name: Name<'_>,
-        below: &[Start],
+        (below, alone): (&[Start], bool),
         version: u64,
     ) -> Result<Candidate> {
         let upper = self.writable()?;
@@ -244,6 +266,7 @@ impl Union {
         };
         if let Some(want) = want.filter(|_| !marks.opaque || marks.metacopy) {
             match &marks.redirect {
+                None if alone && want == Below::Dir => {}
                 None => drop(self.descend(below, name, want, &mut lowers)?),
                 Some(to) => {
                     let roots = self.roots_below(0)?;

@@ -12,6 +12,7 @@ use crate::errno::{Errno, Error, Result};
 use crate::layer::{Id, Layer};
 use crate::name::Name;
 
+use super::lookup::Listed;
 use super::node::{Lower, Node};
 use super::{DirEntry, Found, NodeId, Union};
 
@@ -40,8 +41,24 @@ struct Item {
     start: u32,
     len: u8,
     kind: Kind,
-    /// The number shown may be another than the object's own: look it up.
-    resolve: bool,
+    /// [`RESOLVE`] and [`ALONE`]; a listing may have a million items.
+    flags: u8,
+    /// The topmost layer that holds it, as in [`Listed`]; `u8::MAX` if it is so far down.
+    top: u8,
+}
+
+/// The number shown may be another than the object's own: look it up.
+const RESOLVE: u8 = 1;
+/// No layer below the topmost one holds the name.
+const ALONE: u8 = 2;
+
+impl Item {
+    fn seen(&self) -> Listed {
+        if self.top == u8::MAX {
+            return Listed::default();
+        }
+        Listed { top: usize::from(self.top), alone: self.flags & ALONE != 0 }
+    }
 }
 
 /// What one layer says of one name, before merging.
@@ -93,7 +110,8 @@ impl Union {
         self.done_at_end(&dir, &listing, offset);
         for item in listing.after(offset) {
             let name = listing.name(item)?;
-            let ino = if item.resolve { self.shown_ino(&dir, name, item.ino)? } else { item.ino };
+            let resolve = item.flags & RESOLVE != 0;
+            let ino = if resolve { self.shown_ino(&dir, name, item.ino)? } else { item.ino };
             let (kind, cookie) = (item.kind, item.cookie);
             if !each(&DirEntry { name: name.as_bytes(), kind, ino, cookie }) {
                 return Ok(());
@@ -119,7 +137,8 @@ impl Union {
         for item in listing.after(offset) {
             let name = listing.name(item)?;
             // Gone since the listing was made: skipped, as readdir(3) allows.
-            let Some(found) = self.lookup(dir.id, name)? else { continue };
+            let seen = Some((listing.version, item.seen()));
+            let Some(found) = self.lookup_seen(&dir, name, seen)? else { continue };
             let (kind, ino, cookie) = (found.attr.kind, found.attr.ino, item.cookie);
             let entry = DirEntry { name: name.as_bytes(), kind, ino, cookie };
             if !each(&entry, Some(&found)) {
@@ -218,7 +237,10 @@ impl Union {
             let (ino, resolve) = self.listed_ino(run, first, impure, lowers);
             let cookie = (first.hash << SLOT_BITS) | slot;
             slot += 1;
-            items.push(Item { cookie, ino, start: first.start, len: first.len, kind, resolve });
+            let alone = run.iter().all(|raw| raw.layer == first.layer);
+            let flags = if resolve { RESOLVE } else { 0 } | if alone { ALONE } else { 0 };
+            let top = u8::try_from(first.layer).unwrap_or(u8::MAX);
+            items.push(Item { cookie, ino, start: first.start, len: first.len, kind, flags, top });
         }
         Ok(Listing { version, names, items })
     }
@@ -261,7 +283,7 @@ impl Union {
     /// The inode number that a lookup of the entry would show.
     fn shown_ino(&self, dir: &Arc<Node>, name: Name<'_>, fallback: u64) -> Result<u64> {
         let _latch = dir.latch_read()?;
-        let walk = self.walk(dir, name)?;
+        let walk = self.walk(dir, name, Listed::default())?;
         Ok(walk.found.map_or(fallback, |found| found.ino()))
     }
 
