@@ -14,7 +14,7 @@ use crate::attr::Attr;
 use crate::errno::{Context, Errno, Error, Result};
 use crate::layer::dir::DirLayer;
 use crate::layer::{Layer, Lookup, Marks, NlinkBase, marks};
-use crate::sys::fuse_mount;
+use crate::sys::{fuse_mount, mountinfo};
 
 /// Checks.
 pub(super) fn run(args: &CheckArgs, root: Option<&Path>) -> Outcome {
@@ -23,7 +23,8 @@ pub(super) fn run(args: &CheckArgs, root: Option<&Path>) -> Outcome {
     }
     let mut options = mount::parse(&args.options)?;
     let places = mount::places(&mut options, None)?;
-    overlap::check(&places)?;
+    // Without /proc what is left is the directories' own word.
+    overlap::check(&places, &mountinfo::read().unwrap_or_default())?;
     let roots: Vec<PathBuf> = options.upper.iter().chain(&options.lowers).cloned().collect();
     let upper = options.upper.as_deref();
     let upper = upper.map(|upper| stack::unmounted_upper(upper, options.work.as_deref()));

@@ -11,14 +11,15 @@ use super::args::{MountArgs, NamedDriver};
 use super::log::{self, Sink};
 use super::options::{self, MountOptions};
 use super::output::{Exit, Failure, Outcome};
-use super::overlap::{self, Place, Role, shown};
+use super::overlap::{self, Finder, Place, Role, shown};
 use super::{output, stack, stored};
 use crate::errno::{Context, Errno, Error};
 use crate::fuse::{self, Driver, MountConfig, Session, Syncing};
 use crate::layer::dir::DirUpper;
 use crate::store::{Lock, Signature};
 use crate::sys::daemon::{self, Forked, Ready, Watched};
-use crate::sys::{fuse_mount, limits, mountinfo, process, signal};
+use crate::sys::mountinfo::{self, Mount};
+use crate::sys::{fuse_mount, limits, process, signal};
 use crate::union::ids::Ids;
 use crate::union::{Durability, Metacopy, Options, Redirects, Stack, Union, Xattrs};
 
@@ -199,13 +200,15 @@ fn plan(mut request: Request) -> Result<Plan, Failure> {
     }
     device()?;
     let places = places(options, Some(&request.mountpoint))?;
-    overlap::check(&places)?;
+    let mounts =
+        mountinfo::read().map_err(|error| Failure::new("mount", error, "is /proc mounted?"))?;
+    overlap::check(&places, &mounts)?;
     let mountpoint =
         places.iter().find(|place| place.role == Role::Mountpoint).map(|place| place.path.clone());
     let mountpoint = mountpoint.unwrap_or_default();
-    free(&mountpoint)?;
+    free(&mountpoint, &mounts)?;
     if let Some(upper) = &options.upper {
-        unused(upper)?;
+        unused(upper, &mounts)?;
     }
     Ok(Plan { request, mountpoint })
 }
@@ -216,16 +219,17 @@ pub(super) fn places(
     mountpoint: Option<&Path>,
 ) -> Result<Vec<Place>, Failure> {
     let mut places = Vec::new();
+    let mut finder = Finder::default();
     let lowers = options.lowers.iter_mut().map(|path| (Role::Lower, path));
     let upper = options.upper.iter_mut().map(|path| (Role::Upper, path));
     let work = options.work.iter_mut().map(|path| (Role::Work, path));
     for (role, path) in lowers.chain(upper).chain(work) {
-        let place = Place::find(role, path)?;
+        let place = finder.find(role, path)?;
         path.clone_from(&place.path);
         places.push(place);
     }
     if let Some(mountpoint) = mountpoint {
-        places.push(Place::find(Role::Mountpoint, mountpoint)?);
+        places.push(finder.find(Role::Mountpoint, mountpoint)?);
     }
     Ok(places)
 }
@@ -253,12 +257,10 @@ fn device() -> Result<(), Failure> {
 }
 
 /// Whether the mount point is free: no plyfs there yet, and no dead mount.
-fn free(mountpoint: &Path) -> Result<(), Failure> {
+fn free(mountpoint: &Path, mounts: &[Mount]) -> Result<(), Failure> {
     let what = || format!("mount point {}", shown(mountpoint));
     let unmount = || format!("unmount it first: plyfs umount {}", shown(mountpoint));
-    let mounts =
-        mountinfo::read().map_err(|error| Failure::new(what(), error, "is /proc mounted?"))?;
-    match mountinfo::at(&mounts, mountpoint) {
+    match mountinfo::at(mounts, mountpoint) {
         Some(mount) if mount.fs_type == "fuse.plyfs" => {
             let dead = rustix::fs::statfs(mountpoint).is_err();
             let why = if dead { "a dead plyfs mount is there" } else { "plyfs is mounted there" };
@@ -274,9 +276,7 @@ fn free(mountpoint: &Path) -> Result<(), Failure> {
 
 /// Whether the kernel's overlayfs has this upper directory mounted. (Another plyfs holds a lock,
 /// which is met when the layer is opened.)
-fn unused(upper: &Path) -> Result<(), Failure> {
-    let mounts =
-        mountinfo::read().map_err(|error| Failure::new("mount", error, "is /proc mounted?"))?;
+fn unused(upper: &Path, mounts: &[Mount]) -> Result<(), Failure> {
     for mount in mounts.iter().filter(|mount| mount.fs_type == "overlay") {
         let prefix = b"upperdir=".as_slice();
         let mut options = mount.super_options.as_bytes().split(|&byte| byte == b',');

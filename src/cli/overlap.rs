@@ -4,16 +4,18 @@
 //! that symbolic links do not hide that one holds the other; and, where one of them is written to,
 //! by where they lie in their filesystem, so that bind mounts do not.
 
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 
 use super::output::{Failure, escape};
 use crate::errno::{Context, Errno, Result};
 use crate::sys::mountinfo::{self, Mount};
 
-/// What names a directory: device and inode number.
-type Identity = (u64, u64);
+/// What names a directory: device (major, minor) and inode number.
+type Identity = (u32, u32, u64);
 
 /// A directory of the mount to be.
 #[derive(Debug)]
@@ -51,12 +53,19 @@ impl Role {
     }
 }
 
-impl Place {
+/// Finds directories. Layers mostly lie side by side: what is above them is walked once.
+#[derive(Debug, Default)]
+pub(super) struct Finder {
+    /// A directory of a mount (by the mount's number): itself, and all above it.
+    above: HashMap<(u64, Identity), Vec<Identity>>,
+}
+
+impl Finder {
     /// Finds the directory at `path`.
-    pub(super) fn find(role: Role, path: &Path) -> std::result::Result<Self, Failure> {
+    pub(super) fn find(&mut self, role: Role, path: &Path) -> std::result::Result<Place, Failure> {
         let found = path.canonicalize().context(|| "").and_then(|absolute| {
-            let chain = chain(&absolute)?;
-            Ok(Self { role, path: absolute, chain })
+            let chain = self.chain(&absolute)?;
+            Ok(Place { role, path: absolute, chain })
         });
         found.map_err(|error| {
             let what = format!("{} {}", role.word(), shown(path));
@@ -72,35 +81,63 @@ impl Place {
         })
     }
 
+    /// The identities of a directory and of all above it.
+    fn chain(&mut self, path: &Path) -> Result<Vec<Identity>> {
+        let mut dir = open_dir(CWD, path)?;
+        let mut chain: Vec<Identity> = Vec::new();
+        let mut parent = None;
+        loop {
+            let (mount, identity) = identify(&dir)?;
+            // Only the root directory is its own parent.
+            if chain.last() == Some(&identity) {
+                break;
+            }
+            let key = mount.map(|mount| (mount, identity));
+            if let Some(known) = key.and_then(|key| self.above.get(&key)) {
+                chain.extend(known);
+                break;
+            }
+            if chain.len() == 1 {
+                parent = key;
+            }
+            chain.push(identity);
+            dir = open_dir(&dir, "..")?;
+        }
+        if let (Some(parent), Some(above)) = (parent, chain.get(1..)) {
+            self.above.insert(parent, above.to_vec());
+        }
+        Ok(chain)
+    }
+}
+
+impl Place {
     /// Itself.
     fn identity(&self) -> Option<Identity> {
         self.chain.first().copied()
     }
 
-    /// Whether `other` is this directory or lies in it.
-    fn holds(&self, other: &Self) -> bool {
-        self.identity().is_some_and(|identity| other.chain.contains(&identity))
+    /// Whether it is written to.
+    fn is_written(&self) -> bool {
+        matches!(self.role, Role::Upper | Role::Work)
     }
 }
 
-/// The identities of a directory and of all above it.
-fn chain(path: &Path) -> Result<Vec<Identity>> {
+fn open_dir(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mut dir = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-    let mut chain = Vec::new();
-    loop {
-        let stat = rustix::fs::fstat(&dir)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return Err(Errno::ENOTDIR.into());
-        }
-        let identity = (stat.st_dev, stat.st_ino);
-        // Only the root directory is its own parent.
-        if chain.last() == Some(&identity) {
-            return Ok(chain);
-        }
-        chain.push(identity);
-        dir = rustix::fs::openat(&dir, "..", flags, Mode::empty())?;
+    Ok(rustix::fs::openat(at, path, flags, Mode::empty())?)
+}
+
+/// What a directory is, and the number of the mount that it was reached through, if that is told:
+/// what lies above a directory depends on it.
+fn identify(dir: &OwnedFd) -> Result<(Option<u64>, Identity)> {
+    let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, wanted)?;
+    if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::Directory {
+        return Err(Errno::ENOTDIR.into());
     }
+    let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
+    let identity = (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+    Ok((told.then_some(stat.stx_mnt_id), identity))
 }
 
 /// Where a directory lies in its filesystem, whatever is mounted where.
@@ -115,47 +152,44 @@ fn within(mounts: &[Mount], path: &Path) -> Option<Within> {
     Some((mount.dev, mount.root.join(rest)))
 }
 
-/// Refuses directories that overlap.
-pub(super) fn check(places: &[Place]) -> std::result::Result<(), Failure> {
-    // Without /proc what is left is the directories' own word.
-    let mounts = mountinfo::read().unwrap_or_default();
-    check_among(places, &mounts)
+/// Refuses directories that overlap; `mounts` are all there are, as far as that is known.
+pub(super) fn check(places: &[Place], mounts: &[Mount]) -> std::result::Result<(), Failure> {
+    let mut first: HashMap<Identity, &Place> = HashMap::new();
+    for place in places {
+        let Some(identity) = place.identity() else { continue };
+        if let Some(one) = first.insert(identity, place) {
+            return Err(refusal(one, &format!("is also the {}", place.role.word())));
+        }
+    }
+    for place in places {
+        let outer = place.chain.iter().skip(1).find_map(|above| first.get(above));
+        if let Some(outer) = outer {
+            return Err(refusal(place, &inside(outer)));
+        }
+    }
+    check_bound(places, mounts)
 }
 
 /// Refuses directories of which one that is written to and another one overlap by way of `mounts`:
 /// a bind mount has a parent of its own, which does not lead to the directory it stands for.
-fn check_bound(one: &Place, other: &Place, mounts: &[Mount]) -> std::result::Result<(), Failure> {
-    let writes = |place: &Place| matches!(place.role, Role::Upper | Role::Work);
-    if [one, other].iter().any(|place| place.role == Role::Mountpoint)
-        || !(writes(one) || writes(other))
-    {
+fn check_bound(places: &[Place], mounts: &[Mount]) -> std::result::Result<(), Failure> {
+    if !places.iter().any(Place::is_written) {
         return Ok(());
     }
-    let (Some(first), Some(second)) = (within(mounts, &one.path), within(mounts, &other.path))
-    else {
-        return Ok(());
-    };
-    match (first.0 == second.0, &first.1, &second.1) {
-        (true, outer, inner) if inner.starts_with(outer) => Err(refusal(other, &inside(one))),
-        (true, inner, outer) if inner.starts_with(outer) => Err(refusal(one, &inside(other))),
-        _ => Ok(()),
-    }
-}
-
-fn check_among(places: &[Place], mounts: &[Mount]) -> std::result::Result<(), Failure> {
-    for (at, one) in places.iter().enumerate() {
-        for other in places.iter().skip(at + 1) {
-            if one.identity() == other.identity() {
-                let why = format!("is also the {}", other.role.word());
-                return Err(refusal(one, &why));
+    let layers = places.iter().filter(|place| place.role != Role::Mountpoint);
+    let found = layers.filter_map(|place| Some((place, within(mounts, &place.path)?)));
+    let found: Vec<(&Place, Within)> = found.collect();
+    for (at, (one, first)) in found.iter().enumerate() {
+        for (other, second) in found.iter().skip(at + 1) {
+            if first.0 != second.0 || !(one.is_written() || other.is_written()) {
+                continue;
             }
-            if one.holds(other) {
+            if second.1.starts_with(&first.1) {
                 return Err(refusal(other, &inside(one)));
             }
-            if other.holds(one) {
+            if first.1.starts_with(&second.1) {
                 return Err(refusal(one, &inside(other)));
             }
-            check_bound(one, other, mounts)?;
         }
     }
     Ok(())

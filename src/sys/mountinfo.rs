@@ -42,7 +42,8 @@ pub fn parse(text: &[u8]) -> Vec<Mount> {
 
 /// The topmost mount whose mount point is exactly `path` (absolute, resolved).
 pub fn at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    mounts.iter().rev().find(|mount| mount.point == path)
+    // As bytes: both are resolved, and comparing components takes ten times as long.
+    mounts.iter().rev().find(|mount| mount.point.as_os_str() == path.as_os_str())
 }
 
 /// The mount that `path` (absolute, resolved) lies on.

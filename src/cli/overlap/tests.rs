@@ -6,9 +6,10 @@ use super::Role::{Lower, Mountpoint, Upper, Work};
 use super::*;
 
 fn refused(root: &Path, places: &[(Role, &str)]) -> Option<String> {
-    let find = |(role, path): &(Role, &str)| Place::find(*role, &root.join(path)).unwrap();
+    let mut finder = Finder::default();
+    let find = |(role, path): &(Role, &str)| finder.find(*role, &root.join(path)).unwrap();
     let places: Vec<_> = places.iter().map(find).collect();
-    check(&places).err().map(|failure| failure.to_string())
+    check(&places, &mountinfo::read().unwrap()).err().map(|failure| failure.to_string())
 }
 
 #[test]
@@ -40,10 +41,11 @@ fn what_overlaps_is_refused() {
 #[test]
 fn what_is_no_directory_is_named() {
     let temp = tempfile::tempdir().unwrap();
-    let missing = Place::find(Role::Upper, &temp.path().join("no")).unwrap_err();
+    let mut finder = Finder::default();
+    let missing = finder.find(Role::Upper, &temp.path().join("no")).unwrap_err();
     assert!(missing.what.starts_with("upperdir /"), "{missing}");
     assert!(missing.why.contains("No such file"), "{missing}");
     std::fs::write(temp.path().join("f"), "").unwrap();
-    let file = Place::find(Role::Lower, &temp.path().join("f")).unwrap_err();
+    let file = finder.find(Role::Lower, &temp.path().join("f")).unwrap_err();
     assert_eq!(file.why, "Not a directory");
 }
