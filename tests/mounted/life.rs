@@ -260,3 +260,15 @@ fn an_idle_server_takes_little_memory() {
     assert!(fresh < 4 << 10, "{fresh} KiB when nothing has happened yet");
     assert!(used < 16 << 10, "{used} KiB when 40 MB went through it");
 }
+
+#[test]
+fn the_kernel_reads_ahead_by_more_than_it_would() {
+    let stand = Stand::new(text);
+    let device = rustix::fs::stat(stand.path("mnt")).unwrap().st_dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let found = fs::read_to_string(&file).unwrap();
+    // Where /sys cannot be written to nobody can have said it.
+    let expected = if fs::write(&file, "512").is_ok() { "512" } else { "128" };
+    assert_eq!(found.trim(), expected);
+}
