@@ -13,7 +13,8 @@ const MAX_BACKGROUND: u16 = 64;
 /// What is asked for, each where the kernel offers it. Not POSIX_LOCKS or FLOCK_LOCKS: the kernel
 /// keeps locks by itself, and keeps them over a copy-up since the node stays. Not AUTO_INVAL_DATA:
 /// nothing changes behind the kernel's back.
-const WANTED: [(u64, &str); 20] = [
+const WANTED: [(u64, &str); 21] = [
+    (init::ASYNC_READ, "ASYNC_READ"),
     (init::ATOMIC_O_TRUNC, "ATOMIC_O_TRUNC"),
     (init::BIG_WRITES, "BIG_WRITES"),
     (init::DONT_MASK, "DONT_MASK"),
