@@ -269,6 +269,6 @@ fn the_kernel_reads_ahead_by_more_than_it_would() {
     let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     let found = fs::read_to_string(&file).unwrap();
     // Where /sys cannot be written to nobody can have said it.
-    let expected = if fs::write(&file, "512").is_ok() { "512" } else { "128" };
+    let expected = if fs::write(&file, "256").is_ok() { "256" } else { "128" };
     assert_eq!(found.trim(), expected);
 }
