@@ -198,9 +198,11 @@ seeds() {
 
 # plyfs, kernel overlayfs and fuse-overlayfs on the same jobs.
 figures() {
+  need git:git cc:gcc tar:tar
   command -v fuse-overlayfs >/dev/null || cargo install fuse-overlayfs
   cargo build --release
-  scripts/bench.py --rounds "${PLYFS_ROUNDS:-5}"
+  "${CARGO_TARGET_DIR:-target}/release/plyfs" bench --full --rounds "${PLYFS_ROUNDS:-5}" \
+    --out "${PLYFS_OUT:-$(mktemp --directory --tmpdir plyfs-bench.XXXXXX)}"
 }
 
 [ $# -gt 0 ] || set -- differential powercut copyup stopped limits kills pjdfstest fsx stress fio \
