@@ -185,9 +185,9 @@ impl Ender {
     }
 }
 
-/// How far the kernel is to read ahead, in KiB: each request for data costs a round trip. With more,
-/// reading a large file gains little, and what is read for nothing when a mapped file is looked at
-/// here and there grows.
+/// How far the kernel is to read ahead, in KiB: each request for data costs a round trip. With
+/// more, reading a large file gains little, and what is read for nothing when a mapped file is
+/// looked at here and there grows.
 const READ_AHEAD: u32 = 256;
 
 /// Mounts `union` at `mountpoint` and agrees with the kernel on how to talk.

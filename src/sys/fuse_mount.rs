@@ -216,8 +216,8 @@ pub fn device(path: &Path) -> Result<(u32, u32)> {
     Ok((stat.stx_dev_major, stat.stx_dev_minor))
 }
 
-/// Has the kernel read so many KiB ahead in files of what is mounted at `path`; FUSE itself asks for
-/// 128 and takes no more. Only the administrator may say it.
+/// Has the kernel read so many KiB ahead in files of what is mounted at `path`; FUSE itself asks
+/// for 128 and takes no more. Only the administrator may say it.
 pub fn read_ahead(path: &Path, kib: u32) -> Result<()> {
     let (major, minor) = device(path)?;
     let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");

@@ -36,7 +36,8 @@ pub(super) mod opcode {
 pub mod init {
     constants!(u64:
         ASYNC_READ = 1 << 0, ATOMIC_O_TRUNC = 1 << 3, BIG_WRITES = 1 << 5, DONT_MASK = 1 << 6,
-        DO_READDIRPLUS = 1 << 13, READDIRPLUS_AUTO = 1 << 14, ASYNC_DIO = 1 << 15, PARALLEL_DIROPS = 1 << 18,
+        DO_READDIRPLUS = 1 << 13, READDIRPLUS_AUTO = 1 << 14, ASYNC_DIO = 1 << 15,
+        PARALLEL_DIROPS = 1 << 18,
         POSIX_ACL = 1 << 20, ABORT_ERROR = 1 << 21, MAX_PAGES = 1 << 22, CACHE_SYMLINKS = 1 << 23,
         NO_OPENDIR_SUPPORT = 1 << 24, EXPLICIT_INVAL_DATA = 1 << 25, HANDLE_KILLPRIV_V2 = 1 << 28,
         SETXATTR_EXT = 1 << 29, INIT_EXT = 1 << 30, HAS_EXPIRE_ONLY = 1 << 35,
